@@ -1,0 +1,321 @@
+//! Tensors as they travel: a data type, a shape and views of received bytes. Hot path.
+//!
+//! Bytes are little-endian and row-major, without padding; BYTES elements are a 4-byte length and the bytes each, as on
+//! the wire. Nothing here copies: a tensor that arrived in several frames stays in several [`Bytes`] until the batch is
+//! gathered ([`crate::batch`]).
+
+use std::fmt;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::error::{Error, Result};
+
+/// Dimensions of a tensor; the first four live inline.
+pub type Shape = SmallVec<[i64; 4]>;
+
+/// A data type of the Open Inference Protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DataType {
+    /// One byte, 0 or 1.
+    Bool,
+    /// 8 bits, unsigned.
+    Uint8,
+    /// 16 bits, unsigned.
+    Uint16,
+    /// 32 bits, unsigned.
+    Uint32,
+    /// 64 bits, unsigned.
+    Uint64,
+    /// 8 bits, signed.
+    Int8,
+    /// 16 bits, signed.
+    Int16,
+    /// 32 bits, signed.
+    Int32,
+    /// 64 bits, signed.
+    Int64,
+    /// IEEE 754 half precision.
+    Fp16,
+    /// The upper half of a 32-bit float.
+    Bf16,
+    /// IEEE 754 single precision.
+    Fp32,
+    /// IEEE 754 double precision.
+    Fp64,
+    /// Variable-length elements.
+    Bytes,
+}
+
+impl DataType {
+    /// Every data type.
+    pub const ALL: [DataType; 14] = [
+        DataType::Bool,
+        DataType::Uint8,
+        DataType::Uint16,
+        DataType::Uint32,
+        DataType::Uint64,
+        DataType::Int8,
+        DataType::Int16,
+        DataType::Int32,
+        DataType::Int64,
+        DataType::Fp16,
+        DataType::Bf16,
+        DataType::Fp32,
+        DataType::Fp64,
+        DataType::Bytes,
+    ];
+
+    /// The protocol's name, `FP32` for example.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DataType::Bool => "BOOL",
+            DataType::Uint8 => "UINT8",
+            DataType::Uint16 => "UINT16",
+            DataType::Uint32 => "UINT32",
+            DataType::Uint64 => "UINT64",
+            DataType::Int8 => "INT8",
+            DataType::Int16 => "INT16",
+            DataType::Int32 => "INT32",
+            DataType::Int64 => "INT64",
+            DataType::Fp16 => "FP16",
+            DataType::Bf16 => "BF16",
+            DataType::Fp32 => "FP32",
+            DataType::Fp64 => "FP64",
+            DataType::Bytes => "BYTES",
+        }
+    }
+
+    /// The data type of a protocol name; `None` if there is none of that name.
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"FP32" => DataType::Fp32,
+            b"INT64" => DataType::Int64,
+            b"INT32" => DataType::Int32,
+            b"BOOL" => DataType::Bool,
+            b"UINT8" => DataType::Uint8,
+            b"UINT16" => DataType::Uint16,
+            b"UINT32" => DataType::Uint32,
+            b"UINT64" => DataType::Uint64,
+            b"INT8" => DataType::Int8,
+            b"INT16" => DataType::Int16,
+            b"FP16" => DataType::Fp16,
+            b"BF16" => DataType::Bf16,
+            b"FP64" => DataType::Fp64,
+            b"BYTES" => DataType::Bytes,
+            _ => return None,
+        })
+    }
+
+    /// Bytes of one element; `None` for BYTES, whose elements have their own lengths.
+    pub const fn size(self) -> Option<usize> {
+        match self {
+            DataType::Bool | DataType::Uint8 | DataType::Int8 => Some(1),
+            DataType::Uint16 | DataType::Int16 | DataType::Fp16 | DataType::Bf16 => Some(2),
+            DataType::Uint32 | DataType::Int32 | DataType::Fp32 => Some(4),
+            DataType::Uint64 | DataType::Int64 | DataType::Fp64 => Some(8),
+            DataType::Bytes => None,
+        }
+    }
+}
+
+impl fmt::Display for DataType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A shape as the protocol's texts print it: `[-1,8]`.
+pub struct ShapeText<'a>(pub &'a [i64]);
+
+impl fmt::Display for ShapeText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (axis, dimension) in self.0.iter().enumerate() {
+            if axis > 0 {
+                f.write_str(",")?;
+            }
+            write!(f, "{dimension}")?;
+        }
+        f.write_str("]")
+    }
+}
+
+/// Elements of a tensor of this shape: 1 for rank 0.
+///
+/// **Errors:** `None` if a dimension is negative or the product does not fit.
+pub fn element_count(shape: &[i64]) -> Option<usize> {
+    // A zero anywhere makes the tensor empty, whatever the product of the others would be.
+    if shape.contains(&0) {
+        return shape.iter().all(|&dimension| dimension >= 0).then_some(0);
+    }
+    shape.iter().try_fold(1_usize, |count, &dimension| count.checked_mul(usize::try_from(dimension).ok()?))
+}
+
+/// Bytes of a tensor of this shape and fixed-size type.
+///
+/// **Errors:** `None` if the count or the byte count does not fit, or the type has no fixed size.
+pub fn byte_count(datatype: DataType, shape: &[i64]) -> Option<usize> {
+    element_count(shape)?.checked_mul(datatype.size()?).filter(|&bytes| isize::try_from(bytes).is_ok())
+}
+
+/// The bytes of one tensor, in the pieces they arrived in.
+#[derive(Clone, Debug, Default)]
+pub struct TensorBytes {
+    first: Bytes,
+    rest: Vec<Bytes>,
+}
+
+impl TensorBytes {
+    /// Nothing yet.
+    pub const fn new() -> Self {
+        Self { first: Bytes::new(), rest: Vec::new() }
+    }
+
+    /// Appends a piece; empty ones vanish.
+    pub fn push(&mut self, piece: Bytes) {
+        if self.first.is_empty() {
+            self.first = piece;
+        } else if !piece.is_empty() {
+            self.rest.push(piece);
+        }
+    }
+
+    /// Bytes in all pieces.
+    pub fn len(&self) -> usize {
+        self.rest.iter().fold(self.first.len(), |len, piece| len + piece.len())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// All bytes as one slice, if they arrived as one piece.
+    pub fn as_contiguous(&self) -> Option<&Bytes> {
+        self.rest.is_empty().then_some(&self.first)
+    }
+
+    /// The pieces in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &Bytes> {
+        std::iter::once(&self.first).chain(&self.rest)
+    }
+
+    /// Appends all bytes to `buffer`. **Cost:** one copy.
+    pub fn append_to(&self, buffer: &mut Vec<u8>) {
+        for piece in self.pieces() {
+            buffer.extend_from_slice(piece);
+        }
+    }
+
+    /// All bytes as one piece. **Cost:** one copy, unless they are one piece already.
+    pub fn to_contiguous(&self) -> Bytes {
+        if let Some(bytes) = self.as_contiguous() {
+            return bytes.clone();
+        }
+        let mut buffer = Vec::with_capacity(self.len());
+        self.append_to(&mut buffer);
+        buffer.into()
+    }
+}
+
+impl From<Bytes> for TensorBytes {
+    fn from(first: Bytes) -> Self {
+        Self { first, rest: Vec::new() }
+    }
+}
+
+impl From<Vec<u8>> for TensorBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+/// The elements of a contiguous BYTES tensor, each a slice of it.
+///
+/// **Errors:** an iteration ends with an error at the first length that does not fit; the text names the element.
+pub struct BytesElements<'a> {
+    rest: &'a [u8],
+    index: usize,
+}
+
+impl<'a> BytesElements<'a> {
+    /// Walks `wire`: a little-endian `u32` length and that many bytes, per element.
+    pub fn new(wire: &'a [u8]) -> Self {
+        Self { rest: wire, index: 0 }
+    }
+}
+
+impl<'a> Iterator for BytesElements<'a> {
+    type Item = Result<&'a [u8]>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let index = self.index;
+        self.index += 1;
+        let Some((length, rest)) = self.rest.split_first_chunk::<4>() else {
+            let left = std::mem::take(&mut self.rest).len();
+            return Some(Err(Error::invalid(format!(
+                "element {index} of a BYTES tensor is cut off: {left} bytes are left, its length takes 4"
+            ))));
+        };
+        let length = u32::from_le_bytes(*length) as usize;
+        let Some((element, rest)) = rest.split_at_checked(length) else {
+            let left = rest.len();
+            self.rest = &[];
+            return Some(Err(Error::invalid(format!(
+                "element {index} of a BYTES tensor says it has {length} bytes, but {left} are left"
+            ))));
+        };
+        self.rest = rest;
+        Some(Ok(element))
+    }
+}
+
+/// Appends one BYTES element to `wire`.
+///
+/// **Errors:** an element of 4 GiB or more cannot be carried.
+pub fn push_bytes_element(wire: &mut Vec<u8>, element: &[u8]) -> Result<()> {
+    let length = u32::try_from(element.len())
+        .map_err(|_| Error::too_large(format!("a BYTES element of {} bytes; at most 4294967295", element.len())))?;
+    wire.extend_from_slice(&length.to_le_bytes());
+    wire.extend_from_slice(element);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_types_are_each_others_inverse() {
+        for datatype in DataType::ALL {
+            assert_eq!(DataType::from_name(datatype.name().as_bytes()), Some(datatype));
+        }
+        assert_eq!(DataType::from_name(b"fp32"), None);
+    }
+
+    #[test]
+    fn counts_are_checked() {
+        assert_eq!(element_count(&[]), Some(1));
+        assert_eq!(element_count(&[2, 0, 5]), Some(0));
+        assert_eq!(element_count(&[i64::MAX, i64::MAX, 0]), Some(0));
+        assert_eq!(element_count(&[-1, 0]), None);
+        assert_eq!(element_count(&[1 << 32, 1 << 32]), None);
+        assert_eq!(byte_count(DataType::Fp64, &[1 << 61]), None);
+        assert_eq!(byte_count(DataType::Fp32, &[3, 4]), Some(48));
+    }
+
+    #[test]
+    fn bytes_elements_refuse_lengths_that_do_not_fit() {
+        let mut wire = Vec::new();
+        push_bytes_element(&mut wire, b"ab").expect("fits");
+        push_bytes_element(&mut wire, b"").expect("fits");
+        assert_eq!(BytesElements::new(&wire).collect::<Result<Vec<_>>>(), Ok(vec![&b"ab"[..], b""]));
+        wire.extend_from_slice(&[9, 0, 0, 0, b'x']);
+        let error = BytesElements::new(&wire).find_map(Result::err).expect("broken");
+        assert_eq!(error.text(), "element 2 of a BYTES tensor says it has 9 bytes, but 1 are left");
+    }
+}
