@@ -5,7 +5,29 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admit;
 pub mod backend;
+pub mod batch;
+pub mod budget;
+pub mod clock;
+pub mod config;
+pub mod entry;
 pub mod error;
+pub mod join;
+pub mod lane;
 pub mod model;
+pub mod pipeline;
+pub mod plan;
+pub mod pool;
+pub mod queue;
+pub mod request;
+pub mod retry;
+pub mod run;
+pub mod scatter;
+pub mod stats;
+mod sync;
 pub mod tensor;
+pub mod times;
+pub mod turn;
+pub mod validate;
+pub mod version;

@@ -1,0 +1,338 @@
+//! The data plane's settings: names, defaults, ranges and documentation, once.
+//!
+//! The doc comments are the reference page (docs/reference/settings.md is generated from them) and the help texts of the
+//! flags. `validate` enforces the ranges that the schema only documents. Who merges files, environment and flags:
+//! `settings` in the server.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Everything the data plane can be told.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Addresses, loops, shutdown.
+    pub server: ServerSettings,
+    /// What one request, one connection and the process may cost.
+    pub limits: LimitSettings,
+    /// What is logged, and how.
+    pub log: LogSettings,
+    /// One table per model, by its name; every key is optional.
+    pub models: BTreeMap<String, ModelSettings>,
+}
+
+/// Addresses, loops, shutdown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerSettings {
+    /// The model repository: a directory `name/version/model.onnx`, or one .onnx file.
+    pub models_path: Option<PathBuf>,
+    /// Address to bind. The default answers this machine only.
+    pub host: String,
+    /// Port for HTTP, h2c and gRPC; 0 picks a free one.
+    pub http_port: u16,
+    /// Second port, the same protocols; 0 picks a free one.
+    pub grpc_port: u16,
+    /// Port for metrics and health, on a thread of its own; 0 picks a free one.
+    pub metrics_port: u16,
+    /// Path of a Unix socket that answers like the data ports.
+    pub uds: Option<PathBuf>,
+    /// The ONNX Runtime shared library; found in the Python environment if not given.
+    pub ort_library: Option<PathBuf>,
+    /// Event loops; 0: one per core that the process may use (affinity and cgroup quota).
+    pub event_loops: usize,
+    /// Ready only if every model is ready; otherwise one suffices.
+    pub strict_readiness: bool,
+    /// After SIGTERM: milliseconds not ready but still accepting, so that balancers notice.
+    pub drain_notice_ms: u64,
+    /// After SIGTERM: milliseconds for requests in flight to finish, then connections are cut.
+    pub drain_timeout_ms: u64,
+    /// File that is written, as JSON with all addresses, once the server is ready.
+    pub ready_file: Option<PathBuf>,
+    /// Test mode: answers tell in their parameters which batch they shared (`mlserve_batch`, `mlserve_batch_rows`,
+    /// `mlserve_batch_offset`).
+    pub report_batches: bool,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            models_path: None,
+            host: "127.0.0.1".to_owned(),
+            http_port: 8000,
+            grpc_port: 8001,
+            metrics_port: 8002,
+            uds: None,
+            ort_library: None,
+            event_loops: 0,
+            strict_readiness: false,
+            drain_notice_ms: 5_000,
+            drain_timeout_ms: 25_000,
+            ready_file: None,
+            report_batches: false,
+        }
+    }
+}
+
+/// What one request, one connection and the process may cost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Bytes of requests and answers that the process holds at once; 0: a quarter of the memory it may use.
+    pub byte_budget: usize,
+    /// Requests in flight in the process.
+    pub requests_in_flight: usize,
+    /// Bytes of one request, after inflating.
+    pub max_body_bytes: usize,
+    /// Bytes of one answer.
+    pub max_response_bytes: usize,
+    /// Bytes of one element of a BYTES tensor.
+    pub max_string_bytes: usize,
+    /// Bytes of all header fields of a request.
+    pub max_header_bytes: usize,
+    /// Header fields of a request over HTTP/1.1.
+    pub max_headers: usize,
+    /// Levels of nesting in a JSON body.
+    pub max_json_depth: usize,
+    /// Inputs, and outputs, of one request.
+    pub max_tensors: usize,
+    /// Dimensions of one tensor.
+    pub max_rank: usize,
+    /// Streams at once on one HTTP/2 connection.
+    pub max_streams: u32,
+    /// Connections at once; 0: half of the file descriptors that the process may open, at most 10000.
+    pub max_connections: usize,
+    /// Connections at once from one address; 0: no limit.
+    pub max_connections_per_address: usize,
+    /// Milliseconds for the first bytes and the header of a request.
+    pub header_timeout_ms: u64,
+    /// Milliseconds that an HTTP/1.1 connection may idle between requests, and an HTTP/2 connection without a stream.
+    pub idle_timeout_ms: u64,
+    /// Milliseconds before a body must keep `min_body_rate`.
+    pub body_grace_ms: u64,
+    /// Bytes per second that a body must arrive with, after the grace.
+    pub min_body_rate: u64,
+    /// Milliseconds that an answer may wait for a reader that does not read.
+    pub write_timeout_ms: u64,
+    /// Seconds after which a connection is closed gracefully; 0: never.
+    pub max_connection_age_s: u64,
+    /// Milliseconds a request may take if its caller sets no deadline; 0: for ever.
+    pub default_deadline_ms: u64,
+    /// Milliseconds a request may take, whatever its caller asks; 0: no bound.
+    pub max_deadline_ms: u64,
+    /// Bytes that the runtime may hold for activations; 0: half of the memory the process may use.
+    pub arena_bytes: usize,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            byte_budget: 0,
+            requests_in_flight: 20_000,
+            max_body_bytes: 64 << 20,
+            max_response_bytes: 256 << 20,
+            max_string_bytes: 16 << 20,
+            max_header_bytes: 16 << 10,
+            max_headers: 100,
+            max_json_depth: 64,
+            max_tensors: 256,
+            max_rank: 16,
+            max_streams: 100,
+            max_connections: 0,
+            max_connections_per_address: 0,
+            header_timeout_ms: 10_000,
+            idle_timeout_ms: 300_000,
+            body_grace_ms: 5_000,
+            min_body_rate: 1_024,
+            write_timeout_ms: 30_000,
+            max_connection_age_s: 1_800,
+            default_deadline_ms: 30_000,
+            max_deadline_ms: 300_000,
+            arena_bytes: 0,
+        }
+    }
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// Least severity that is logged.
+    pub log_level: LogLevel,
+    /// Form of a line.
+    pub log_format: LogFormat,
+    /// One line per request, written by a thread of its own; lines that it cannot keep up with are dropped and counted.
+    pub access_log: bool,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { log_level: LogLevel::Info, log_format: LogFormat::Auto, access_log: false }
+    }
+}
+
+/// Severity of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Failures.
+    Error,
+    /// What may become one.
+    Warn,
+    /// Changes of state.
+    Info,
+    /// For debugging.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Console on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Console,
+}
+
+/// How one model is run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSettings {
+    /// Path of the .onnx file or of the directory with the versions; default: below `server.models_path`.
+    pub path: Option<PathBuf>,
+    /// Rows of one run at most; larger requests are split and joined again. 1 turns batching off.
+    pub max_batch_rows: usize,
+    /// Microseconds that a batch may wait for more rows while an instance is free.
+    pub max_delay_us: u64,
+    /// Requests that may wait.
+    pub queue_capacity: usize,
+    /// Microseconds that a request may wait in the queue; 0: only its deadline counts.
+    pub queue_timeout_us: u64,
+    /// Levels of priority, 1 the highest; 0: one level, the parameter is ignored.
+    pub priority_levels: u64,
+    /// Level of requests that ask for none; 0: the middle one.
+    pub default_priority: u64,
+    /// Threads that run batches at once; 0: as many as cores and `threads` allow.
+    pub instances: usize,
+    /// Threads of one run; 0: measured when the model is warmed up.
+    pub threads: usize,
+    /// Whether cheap batches run on the event loop itself.
+    pub inline: bool,
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        Self {
+            path: None,
+            max_batch_rows: 64,
+            max_delay_us: 0,
+            queue_capacity: 4_096,
+            queue_timeout_us: 0,
+            priority_levels: 0,
+            default_priority: 0,
+            instances: 0,
+            threads: 0,
+            inline: true,
+        }
+    }
+}
+
+/// A setting with a value that is not allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidSetting {
+    /// Path of the key, `limits.max_rank` for example.
+    pub key: String,
+    /// The value.
+    pub value: String,
+    /// What is allowed.
+    pub allowed: String,
+}
+
+impl std::fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} = {}: allowed is {}", self.key, self.value, self.allowed)
+    }
+}
+
+impl std::error::Error for InvalidSetting {}
+
+impl Settings {
+    /// Checks what types alone cannot say.
+    ///
+    /// **Errors:** the first setting out of its range.
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
+        let limits = &self.limits;
+        if self.server.host.is_empty() {
+            return Err(invalid("server.host", "\"\"", "an IP address or a host name"));
+        }
+        within("server.event_loops", self.server.event_loops, 0, 1_024)?;
+        within("limits.requests_in_flight", limits.requests_in_flight, 1, 10_000_000)?;
+        within("limits.max_body_bytes", limits.max_body_bytes, 1, i32::MAX as usize)?;
+        within("limits.max_response_bytes", limits.max_response_bytes, 1, i32::MAX as usize)?;
+        within("limits.max_string_bytes", limits.max_string_bytes, 1, i32::MAX as usize)?;
+        within("limits.max_header_bytes", limits.max_header_bytes, 1_024, 1 << 20)?;
+        within("limits.max_headers", limits.max_headers, 8, 1_000)?;
+        within("limits.max_json_depth", limits.max_json_depth, 4, 128)?;
+        within("limits.max_tensors", limits.max_tensors, 1, 65_536)?;
+        within("limits.max_rank", limits.max_rank, 1, 64)?;
+        within("limits.max_streams", limits.max_streams as usize, 1, 100_000)?;
+        within("limits.header_timeout_ms", limits.header_timeout_ms as usize, 1, 3_600_000)?;
+        within("limits.idle_timeout_ms", limits.idle_timeout_ms as usize, 1, 86_400_000)?;
+        within("limits.write_timeout_ms", limits.write_timeout_ms as usize, 1, 3_600_000)?;
+        if limits.byte_budget != 0 && limits.byte_budget < limits.max_body_bytes {
+            let allowed = format!("0, or at least limits.max_body_bytes ({})", limits.max_body_bytes);
+            return Err(invalid("limits.byte_budget", limits.byte_budget, &allowed));
+        }
+        self.models.iter().try_for_each(|(name, model)| model.validate(name))
+    }
+}
+
+impl ModelSettings {
+    fn validate(&self, name: &str) -> Result<(), InvalidSetting> {
+        let key = |leaf: &str| format!("models.{name}.{leaf}");
+        within(&key("max_batch_rows"), self.max_batch_rows, 1, 1 << 20)?;
+        within(&key("max_delay_us"), self.max_delay_us as usize, 0, 60_000_000)?;
+        within(&key("queue_capacity"), self.queue_capacity, 1, 10_000_000)?;
+        within(&key("priority_levels"), self.priority_levels as usize, 0, 64)?;
+        within(&key("default_priority"), self.default_priority as usize, 0, self.priority_levels as usize)?;
+        within(&key("instances"), self.instances, 0, 1_024)?;
+        within(&key("threads"), self.threads, 0, 1_024)
+    }
+}
+
+fn within(key: &str, value: usize, least: usize, most: usize) -> Result<(), InvalidSetting> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(invalid(key, value, &format!("{least} to {most}")))
+}
+
+fn invalid(key: &str, value: impl std::fmt::Display, allowed: &str) -> InvalidSetting {
+    InvalidSetting { key: key.to_owned(), value: value.to_string(), allowed: allowed.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        assert_eq!(Settings::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_bad_value_names_its_key_and_what_is_allowed() {
+        let mut settings = Settings::default();
+        settings.models.insert("m".to_owned(), ModelSettings { max_batch_rows: 0, ..ModelSettings::default() });
+        let error = settings.validate().expect_err("0 rows");
+        assert_eq!(error.to_string(), "models.m.max_batch_rows = 0: allowed is 1 to 1048576");
+    }
+}

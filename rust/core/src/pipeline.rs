@@ -1,0 +1,300 @@
+//! Joins the stages of a request, in the order it meets them. Hot path.
+//!
+//! One pipeline per event loop. The loop submits decoded requests, looks for the turn's end, flushes, and brings home
+//! what the pool sends; both transports and the in-process call go through here.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Cache};
+
+use crate::admit::Admission;
+use crate::budget::{Budget, LocalBudget};
+use crate::clock::Clock;
+use crate::config::LimitSettings;
+use crate::entry::{Entry, Outcome, Ticket, Waiter};
+use crate::error::{Error, Kind, Result};
+use crate::join;
+use crate::lane::{self, Lane, Occupancy};
+use crate::plan::Plan;
+use crate::pool::can_finish;
+use crate::queue::{Next, Queue, reason_to_drop};
+use crate::request::{Protocol, Reply, Request};
+use crate::run::Runner;
+use crate::stats::Counter;
+use crate::turn::{Decision, Turn};
+use crate::validate::{TensorLimits, validate};
+use crate::version::{Delivery, Version};
+
+/// Requests in flight that a loop draws from the process's count at a time.
+const IN_FLIGHT_CHUNK: usize = 64;
+
+/// What the pipelines of all loops share.
+#[derive(Debug)]
+pub struct Shared {
+    /// What is served.
+    pub plan: Arc<ArcSwap<Plan>>,
+    /// Where time comes from.
+    pub clock: Clock,
+    /// What one request may cost.
+    pub limits: LimitSettings,
+    /// Requests in flight in the process.
+    pub requests: Arc<Budget>,
+    /// How busy each loop is.
+    pub occupancy: Occupancy,
+    /// What each loop refused before a version was known.
+    pub refused: Box<[Refused]>,
+}
+
+/// Refusals by protocol and kind, for requests that reached no version.
+#[derive(Debug, Default)]
+pub struct Refused(pub [[Counter; Kind::ALL.len()]; Protocol::ALL.len()]);
+
+/// One loop's way from decoded requests to answers.
+#[derive(Debug)]
+pub struct Pipeline {
+    home: usize,
+    shared: Arc<Shared>,
+    plan: Cache<Arc<ArcSwap<Plan>>, Arc<Plan>>,
+    admission: Admission,
+    tensor_limits: TensorLimits,
+    turn: Turn,
+    groups: Vec<Group>,
+    runner: Runner,
+    outcomes: Vec<Outcome>,
+    /// Versions whose queues hold entries of this loop.
+    waiting_in: Vec<Arc<Version>>,
+    next_expiry: Option<Instant>,
+}
+
+/// A turn's requests for one version.
+#[derive(Debug)]
+struct Group {
+    version: Arc<Version>,
+    entries: Vec<Entry>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Pipeline {
+    /// The pipeline of loop number `home`.
+    pub fn new(home: usize, shared: Arc<Shared>) -> Self {
+        let in_flight = LocalBudget::new(Arc::clone(&shared.requests), IN_FLIGHT_CHUNK);
+        Self {
+            home,
+            plan: Cache::new(Arc::clone(&shared.plan)),
+            admission: Admission::new(&shared.limits, in_flight),
+            tensor_limits: TensorLimits { max_string_bytes: shared.limits.max_string_bytes },
+            turn: Turn::new(),
+            groups: Vec::new(),
+            runner: Runner::new(shared.clock.clone()),
+            outcomes: Vec::new(),
+            waiting_in: Vec::new(),
+            next_expiry: None,
+            shared,
+        }
+    }
+
+    /// Takes a decoded request as far as the turn; a refusal is answered at once.
+    pub fn submit(&mut self, mut request: Request, reply: Box<dyn Reply>) {
+        let now = self.shared.clock.now();
+        let arrived = request.arrived.unwrap_or(now);
+        if let Err((error, reply)) = self.accept(&mut request, reply, arrived, now) {
+            reply.send(Err(error));
+        }
+    }
+
+    /// Counts a request that was refused before it could be submitted.
+    pub fn count_refused(&self, protocol: Protocol, error: &Error) {
+        self.shared.refused[self.home].0[protocol as usize][error.kind() as usize].add(1);
+    }
+
+    /// Everything that was ready has gone on: whether to look again, flush, or rest.
+    pub fn look(&mut self) -> Decision {
+        let is_full = self.groups.iter().any(|group| group.rows >= group.version.max_rows());
+        self.turn.look(self.shared.clock.now(), is_full)
+    }
+
+    /// Ends the turn: every version's requests run inline or go to its pool.
+    pub fn flush(&mut self) {
+        let give_away = self.shared.occupancy.should_give_away(self.home);
+        let mut spent = Duration::ZERO;
+        let mut groups = std::mem::take(&mut self.groups);
+        for group in groups.drain(..) {
+            let row_bytes = group.bytes / group.rows.max(1);
+            match lane::choose(&group.version, group.rows, row_bytes, spent, give_away) {
+                Lane::Inline(expected) => {
+                    spent += expected;
+                    self.run_inline(&group.version, group.entries);
+                }
+                Lane::Pool => self.hand_over(group.version, group.entries),
+            }
+        }
+        self.groups = groups;
+    }
+
+    /// Brings home what an instance has finished.
+    pub fn receive(&mut self, delivery: Delivery) {
+        self.outcomes.extend(delivery.outcomes);
+        self.deliver(&delivery.version);
+    }
+
+    /// When [`Pipeline::expire`] is next worth calling.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.next_expiry
+    }
+
+    /// Answers what has waited too long in a queue.
+    pub fn expire(&mut self) {
+        let now = self.shared.clock.now();
+        self.next_expiry = None;
+        for version in std::mem::take(&mut self.waiting_in) {
+            if let Some(expiry) = version.pool.expire(self.home, now, &mut self.outcomes) {
+                self.note_expiry(expiry);
+                self.waiting_in.push(Arc::clone(&version));
+            }
+            self.deliver(&version);
+        }
+    }
+
+    /// How busy this loop has been, in thousandths of its time.
+    pub fn set_occupancy(&self, thousandths: u32) {
+        self.shared.occupancy.set(self.home, thousandths);
+    }
+
+    /// Admit, choose the version, validate, and join the turn.
+    fn accept(
+        &mut self,
+        request: &mut Request,
+        reply: Box<dyn Reply>,
+        arrived: Instant,
+        now: Instant,
+    ) -> Result<(), (Error, Box<dyn Reply>)> {
+        let protocol = request.protocol;
+        let admitted = self.admission.admit(request, arrived, now);
+        let plan = self.plan.load();
+        let found =
+            admitted.and_then(|in_flight| Ok((in_flight, plan.find(&request.model_name, request.model_version)?)));
+        let (in_flight, version) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                self.shared.refused[self.home].0[protocol as usize][error.kind() as usize].add(1);
+                return Err((error, reply));
+            }
+        };
+        version.loops[self.home].submitted.add(1);
+        let checked = match validate(request, &version.spec, self.tensor_limits) {
+            Ok(checked) => checked,
+            Err(error) => {
+                version.loops[self.home].failed(protocol, &error);
+                return Err((error, reply));
+            }
+        };
+        let policy =
+            (version.settings.queue_timeout_us > 0).then(|| Duration::from_micros(version.settings.queue_timeout_us));
+        let queue_timeout = match (request.queue_timeout, policy) {
+            (Some(asked), Some(policy)) => Some(asked.min(policy)),
+            (asked, policy) => asked.or(policy),
+        };
+        let entry = Entry {
+            inputs: checked.inputs,
+            outputs: checked.outputs,
+            rows: checked.rows,
+            key: checked.key,
+            bytes: checked.bytes,
+            level: version.level(request.priority),
+            deadline: request.deadline,
+            queue_deadline: queue_timeout.map(|timeout| arrived + timeout),
+            ticket: Ticket {
+                waiter: Waiter::Caller(reply),
+                id: std::mem::take(&mut request.id),
+                protocol,
+                arrived,
+                home: self.home,
+                reservation: request.reservation.take(),
+                in_flight: Some(in_flight),
+            },
+        };
+        join_turn(&mut self.groups, version, entry);
+        self.turn.arrived(now);
+        Ok(())
+    }
+
+    fn run_inline(&mut self, version: &Arc<Version>, mut entries: Vec<Entry>) {
+        let now = self.shared.clock.now();
+        let slot = &version.loops[self.home];
+        let forming = version.forming();
+        let key = entries[0].key;
+        let fits = entries.len() == 1
+            || (forming.shared
+                && entries.iter().all(|entry| entry.key == key)
+                && entries.iter().map(|entry| entry.rows).sum::<usize>() <= forming.max_rows);
+        if fits {
+            let outcomes = &mut self.outcomes;
+            let mut index = 0;
+            while index < entries.len() {
+                match reason_to_drop(&mut entries[index], now, &|entry| can_finish(version, entry, now)) {
+                    Some(error) => outcomes.push(entries.remove(index).refuse(error)),
+                    None => index += 1,
+                }
+            }
+            if !entries.is_empty() {
+                self.runner.run(version, slot, entries, &mut self.outcomes);
+            }
+        } else {
+            let mut queue = Queue::new(1, usize::MAX);
+            for entry in entries {
+                queue.push(entry, &mut self.outcomes);
+            }
+            while let Next::Run(batch) =
+                queue.next(now, forming, |entry| can_finish(version, entry, now), &mut self.outcomes)
+            {
+                self.runner.run(version, slot, batch, &mut self.outcomes);
+            }
+        }
+        self.deliver(version);
+    }
+
+    fn hand_over(&mut self, version: Arc<Version>, mut entries: Vec<Entry>) {
+        for entry in &entries {
+            if let Some(expiry) = [entry.deadline, entry.queue_deadline].into_iter().flatten().min() {
+                self.note_expiry(expiry);
+            }
+        }
+        version.pool.hand_over(&version, &mut entries, &mut self.outcomes);
+        self.deliver(&version);
+        if !self.waiting_in.iter().any(|known| Arc::ptr_eq(known, &version)) {
+            self.waiting_in.push(version);
+        }
+    }
+
+    fn note_expiry(&mut self, expiry: Instant) {
+        self.next_expiry = Some(self.next_expiry.map_or(expiry, |next| next.min(expiry)));
+    }
+
+    fn deliver(&mut self, version: &Arc<Version>) {
+        if self.outcomes.is_empty() {
+            return;
+        }
+        let now = self.shared.clock.now();
+        let slot = &version.loops[self.home];
+        let max_response_bytes = self.shared.limits.max_response_bytes;
+        self.outcomes.drain(..).for_each(|outcome| outcome.deliver(version, slot, max_response_bytes, now));
+    }
+}
+
+/// Adds `entry` to the turn's group for `version`, in parts if it has more rows than one run takes.
+fn join_turn(groups: &mut Vec<Group>, version: &Arc<Version>, entry: Entry) {
+    let index = groups.iter().position(|group| Arc::ptr_eq(&group.version, version)).unwrap_or_else(|| {
+        groups.push(Group { version: Arc::clone(version), entries: Vec::new(), rows: 0, bytes: 0 });
+        groups.len() - 1
+    });
+    let group = &mut groups[index];
+    group.rows = group.rows.saturating_add(entry.rows);
+    group.bytes = group.bytes.saturating_add(entry.bytes);
+    if entry.rows > version.max_rows() && version.spec.batching.is_allowed() {
+        group.entries.extend(join::cut(entry, &version.spec, version.max_rows()));
+    } else {
+        group.entries.push(entry);
+    }
+}

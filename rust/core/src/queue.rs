@@ -1,0 +1,248 @@
+//! The queue of one version: bounded, by priority, and rid of what nobody waits for any more. Hot path.
+//!
+//! Pure: no lock, no thread, no clock. [`crate::pool`] puts it behind a lock and feeds the instances from it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::entry::{Entry, Outcome};
+use crate::error::{Error, Kind};
+
+/// How far a batch is looked for past entries of another shape, as a multiple of the rows wanted: bounds the work of
+/// forming a batch when shapes alternate, without giving up when two or three kinds mix.
+const LOOK_AHEAD: usize = 4;
+
+/// Entries that wait, by level.
+#[derive(Debug)]
+pub struct Queue {
+    levels: Box<[VecDeque<Entry>]>,
+    len: usize,
+    capacity: usize,
+}
+
+/// What an idle instance should do.
+#[derive(Debug)]
+pub enum Next {
+    /// Run these together. Never empty.
+    Run(Vec<Entry>),
+    /// Nothing yet; ask again after this long at the latest.
+    Wait(Option<Duration>),
+}
+
+/// How batches are formed.
+#[derive(Clone, Copy, Debug)]
+pub struct Forming {
+    /// Rows of one run at most.
+    pub max_rows: usize,
+    /// How long the oldest entry may wait for more.
+    pub max_delay: Duration,
+    /// Whether entries may share a run at all.
+    pub shared: bool,
+}
+
+impl Queue {
+    /// An empty queue of `levels` levels that takes `capacity` entries.
+    pub fn new(levels: usize, capacity: usize) -> Self {
+        Self { levels: (0..levels.max(1)).map(|_| VecDeque::new()).collect(), len: 0, capacity }
+    }
+
+    /// Entries that wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes an entry in. A full queue makes room for a higher priority by refusing the youngest entry of the lowest
+    /// one; `refused` gets that entry, or the new one.
+    pub fn push(&mut self, entry: Entry, refused: &mut Vec<Outcome>) {
+        let level = entry.level.min(self.levels.len() - 1);
+        if self.len >= self.capacity {
+            let lowest = self.levels.iter().rposition(|entries| !entries.is_empty());
+            let victim = lowest.filter(|&lowest| lowest > level).and_then(|lowest| self.levels[lowest].pop_back());
+            let Some(victim) = victim else {
+                refused.push(entry.refuse(queue_full(self.capacity)));
+                return;
+            };
+            refused.push(victim.refuse(queue_full(self.capacity)));
+            self.len -= 1;
+        }
+        self.levels[level].push_back(entry);
+        self.len += 1;
+    }
+
+    /// Forms the next batch from the oldest entry of the highest level and those that may share its run. What is gone or
+    /// expired on the way lands in `refused`; `can_finish` says whether a run that starts now can meet a deadline.
+    pub fn next(
+        &mut self,
+        now: Instant,
+        forming: Forming,
+        can_finish: impl Fn(&Entry) -> bool,
+        refused: &mut Vec<Outcome>,
+    ) -> Next {
+        self.drop_hopeless_heads(now, &can_finish, refused);
+        let Some(head) = self.levels.iter().find_map(VecDeque::front) else { return Next::Wait(None) };
+        let key = head.key;
+        let rows = self.rows_with(key, forming);
+        if rows < forming.max_rows && !forming.max_delay.is_zero() && forming.shared {
+            let oldest = self.levels.iter().flatten().filter(|entry| entry.key == key);
+            let arrived = oldest.map(|entry| entry.ticket.arrived).min().unwrap_or(now);
+            let left = forming.max_delay.saturating_sub(now.saturating_duration_since(arrived));
+            if !left.is_zero() {
+                return Next::Wait(Some(left));
+            }
+        }
+        Next::Run(self.take(key, now, forming, can_finish, refused))
+    }
+
+    /// Drops every entry of loop `home` whose time has passed.
+    pub fn expire(&mut self, home: usize, now: Instant, refused: &mut Vec<Outcome>) {
+        for level in &mut self.levels {
+            let expired =
+                |entry: &Entry| entry.ticket.home == home && expiry(entry).is_some_and(|expiry| expiry <= now);
+            if !level.iter().any(expired) {
+                continue;
+            }
+            for entry in std::mem::take(level) {
+                if expired(&entry) {
+                    self.len -= 1;
+                    refused.push(refuse_expired(entry, now));
+                } else {
+                    level.push_back(entry);
+                }
+            }
+        }
+    }
+
+    /// When the first entry of loop `home` expires.
+    pub fn next_expiry(&self, home: usize) -> Option<Instant> {
+        self.levels.iter().flatten().filter(|entry| entry.ticket.home == home).filter_map(expiry).min()
+    }
+
+    /// Takes everything out.
+    pub fn drain(&mut self) -> impl Iterator<Item = Entry> {
+        self.len = 0;
+        self.levels.iter_mut().flat_map(std::mem::take)
+    }
+
+    fn drop_hopeless_heads(&mut self, now: Instant, can_finish: &impl Fn(&Entry) -> bool, refused: &mut Vec<Outcome>) {
+        for level in &mut self.levels {
+            while let Some(mut entry) = level.pop_front() {
+                let Some(error) = reason_to_drop(&mut entry, now, can_finish) else {
+                    level.push_front(entry);
+                    break;
+                };
+                self.len -= 1;
+                refused.push(entry.refuse(error));
+            }
+        }
+    }
+
+    fn rows_with(&self, key: u64, forming: Forming) -> usize {
+        let mut rows = 0;
+        for entry in self.levels.iter().flatten().take(forming.max_rows.saturating_mul(LOOK_AHEAD)) {
+            if entry.key == key {
+                rows += entry.rows;
+            }
+            if rows >= forming.max_rows {
+                break;
+            }
+        }
+        rows
+    }
+
+    fn take(
+        &mut self,
+        key: u64,
+        now: Instant,
+        forming: Forming,
+        can_finish: impl Fn(&Entry) -> bool,
+        refused: &mut Vec<Outcome>,
+    ) -> Vec<Entry> {
+        let mut batch: Vec<Entry> = Vec::new();
+        let mut rows = 0_usize;
+        for level in &mut self.levels {
+            let mut passed_over = Vec::new();
+            let mut looks = forming.max_rows.saturating_mul(LOOK_AHEAD);
+            let mut is_full = false;
+            while let Some(mut entry) = level.pop_front() {
+                looks = looks.saturating_sub(1);
+                let fits = entry.key == key
+                    && (batch.is_empty() || (forming.shared && rows.saturating_add(entry.rows) <= forming.max_rows));
+                if !fits {
+                    is_full |= entry.key == key;
+                    passed_over.push(entry);
+                } else if let Some(error) = reason_to_drop(&mut entry, now, &can_finish) {
+                    self.len -= 1;
+                    refused.push(entry.refuse(error));
+                } else {
+                    self.len -= 1;
+                    rows += entry.rows;
+                    batch.push(entry);
+                }
+                is_full |= rows >= forming.max_rows || (!forming.shared && !batch.is_empty());
+                if is_full || looks == 0 {
+                    break;
+                }
+            }
+            for entry in passed_over.into_iter().rev() {
+                level.push_front(entry);
+            }
+            if is_full {
+                break;
+            }
+        }
+        batch
+    }
+}
+
+/// Why an entry should not run: its caller is gone, or its time has passed or is too short.
+pub(crate) fn reason_to_drop(entry: &mut Entry, now: Instant, can_finish: &impl Fn(&Entry) -> bool) -> Option<Error> {
+    if entry.is_gone() {
+        return Some(Error::new(Kind::Cancelled, "the caller cancelled the request"));
+    }
+    if expiry(entry).is_some_and(|expiry| expiry <= now) {
+        return Some(expired_error(entry, now));
+    }
+    if !can_finish(entry) {
+        return Some(Error::new(
+            Kind::DeadlineExceeded,
+            "the deadline is too near: a run takes longer than what is left",
+        ));
+    }
+    None
+}
+
+fn expiry(entry: &Entry) -> Option<Instant> {
+    match (entry.deadline, entry.queue_deadline) {
+        (Some(deadline), Some(queue_deadline)) => Some(deadline.min(queue_deadline)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn refuse_expired(entry: Entry, now: Instant) -> Outcome {
+    let error = expired_error(&entry, now);
+    entry.refuse(error)
+}
+
+fn expired_error(entry: &Entry, now: Instant) -> Error {
+    if entry.deadline.is_some_and(|deadline| deadline <= now) {
+        deadline_exceeded()
+    } else {
+        // Triton's text; its clients match on it.
+        Error::new(Kind::QueueTimeout, "Request timeout expired")
+    }
+}
+
+pub(crate) fn deadline_exceeded() -> Error {
+    Error::new(Kind::DeadlineExceeded, "the deadline passed before the request could run")
+}
+
+#[cold]
+fn queue_full(capacity: usize) -> Error {
+    // Begins with Triton's text; its clients match on it.
+    Error::new(Kind::QueueFull, format!("Exceeds maximum queue size: {capacity} requests wait already"))
+}

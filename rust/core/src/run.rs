@@ -1,0 +1,155 @@
+//! Runs a batch: gather, one backend call, scatter; and, if it fails, its halves. Hot path.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use crate::backend::{OutputTensor, RunError, TensorView};
+use crate::batch::Gathered;
+use crate::clock::Clock;
+use crate::entry::{Entry, Outcome, Rows, Timing};
+use crate::error::{Error, Kind};
+use crate::request::BatchPlace;
+use crate::scatter::Scattered;
+use crate::stats::Slot;
+use crate::version::Version;
+
+/// What a thread needs to run batches; its memory is used again.
+#[derive(Debug)]
+pub struct Runner {
+    clock: Clock,
+    gathered: Gathered,
+}
+
+/// A run that went through.
+struct Ran {
+    tensors: Vec<OutputTensor>,
+    gather: Duration,
+    compute: Duration,
+    started: Instant,
+}
+
+impl Runner {
+    /// A runner that reads time from `clock`.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, gathered: Gathered::default() }
+    }
+
+    /// Runs `batch`, whose entries all have the same key, and appends an outcome for each to `outcomes`.
+    pub fn run(&mut self, version: &Version, slot: &Slot, batch: Vec<Entry>, outcomes: &mut Vec<Outcome>) {
+        let mut failed = match self.run_once(version, slot, batch, false, outcomes) {
+            Ok(()) => return,
+            Err(failed) => vec![failed],
+        };
+        // Depth first, so that at most log2(batch) halves wait.
+        while let Some((mut entries, error)) = failed.pop() {
+            if entries.len() == 1 {
+                outcomes.extend(entries.drain(..).map(|entry| entry.refuse(blame(&error))));
+                continue;
+            }
+            let later = entries.split_off(entries.len() / 2);
+            for half in [entries, later] {
+                if !version.retries.withdraw() {
+                    outcomes.extend(half.into_iter().map(|entry| entry.refuse(shared_fate())));
+                } else if let Err(half) = self.run_once(version, slot, half, true, outcomes) {
+                    failed.push(half);
+                }
+            }
+        }
+    }
+
+    /// Gives back memory that only an unusually large batch needed.
+    pub fn trim(&mut self) {
+        self.gathered.trim();
+    }
+
+    fn run_once(
+        &mut self,
+        version: &Version,
+        slot: &Slot,
+        batch: Vec<Entry>,
+        is_retry: bool,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), (Vec<Entry>, RunError)> {
+        let rows: usize = batch.iter().map(|entry| entry.rows).sum();
+        let indices = wanted_outputs(version, &batch);
+        slot.ran(rows as u64, is_retry);
+        let ran = match self.call(version, &batch, &indices) {
+            Ok(ran) => ran,
+            Err(error) => return Err((batch, error)),
+        };
+        let row_bytes = batch.iter().map(|entry| entry.bytes).sum::<usize>() / rows.max(1);
+        version.times.learn(rows, row_bytes, ran.compute, version.max_rows());
+        version.retries.deposit(rows);
+        scatter(version, &self.clock, batch, rows, &indices, &ran, outcomes);
+        Ok(())
+    }
+
+    fn call(&mut self, version: &Version, batch: &[Entry], indices: &[usize]) -> Result<Ran, RunError> {
+        let begun = self.clock.now();
+        self.gathered.gather(batch, &version.spec);
+        let views: SmallVec<[TensorView<'_>; 2]> = self.gathered.views(&version.spec).collect();
+        let started = self.clock.now();
+        // A panic in a backend is its bug; it must cost these requests, not the loop with all its connections.
+        let result = catch_unwind(AssertUnwindSafe(|| version.backend.run(&views, indices)));
+        let compute = self.clock.now().saturating_duration_since(started);
+        let tensors = result
+            .unwrap_or_else(|_| Err(RunError { is_input_fault: false, text: "the backend panicked".to_owned() }))?;
+        Ok(Ran { tensors, gather: started.saturating_duration_since(begun), compute, started: begun })
+    }
+}
+
+/// The outputs that some entry wants, in the model's order.
+fn wanted_outputs(version: &Version, batch: &[Entry]) -> SmallVec<[usize; 8]> {
+    if batch.iter().any(|entry| entry.outputs.is_empty()) {
+        return (0..version.spec.outputs.len()).collect();
+    }
+    let is_wanted = |index: &usize| batch.iter().any(|entry| entry.outputs.contains(&(*index as u16)));
+    (0..version.spec.outputs.len()).filter(is_wanted).collect()
+}
+
+fn scatter(
+    version: &Version,
+    clock: &Clock,
+    batch: Vec<Entry>,
+    rows: usize,
+    indices: &[usize],
+    ran: &Ran,
+    outcomes: &mut Vec<Outcome>,
+) {
+    let ended = ran.started + ran.gather + ran.compute;
+    let scattered = Scattered::new(&ran.tensors, indices, rows, batch.len(), &version.spec);
+    let number = version.next_batch();
+    let first = outcomes.len();
+    let mut offset = 0;
+    for entry in batch {
+        let result = match &scattered {
+            Ok(scattered) => Ok(Rows {
+                outputs: scattered.rows_of(&entry, offset),
+                place: BatchPlace { batch: number, rows, offset },
+                rows: entry.rows,
+            }),
+            Err(error) => Err(error.clone()),
+        };
+        offset += entry.rows;
+        let queue = ran.started.saturating_duration_since(entry.ticket.arrived);
+        let timing = Timing { queue, gather: ran.gather, compute: ran.compute, scatter: Duration::ZERO };
+        outcomes.push(Outcome { ticket: entry.ticket, result, timing });
+    }
+    let took = clock.now().saturating_duration_since(ended);
+    outcomes[first..].iter_mut().for_each(|outcome| outcome.timing.scatter = took);
+}
+
+/// The error of a request that failed alone.
+fn blame(error: &RunError) -> Error {
+    let kind = if error.is_input_fault { Kind::InvalidArgument } else { Kind::Internal };
+    Error::new(kind, error.text.clone())
+}
+
+/// The error of requests that failed together and may not be tried apart any more.
+#[cold]
+fn shared_fate() -> Error {
+    // Names nothing of the failure: it may be about another caller's values.
+    Error::internal("a batch that this request shared failed, and too many fail to try each alone; send it again")
+}

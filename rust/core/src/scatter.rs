@@ -1,0 +1,97 @@
+//! Cuts the outputs of a batch apart: each request gets its own rows as a slice, without a copy. Hot path.
+
+use smallvec::SmallVec;
+
+use crate::backend::OutputTensor;
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use crate::join::row_bounds;
+use crate::model::ModelSpec;
+use crate::request::Output;
+use crate::tensor::{DataType, ShapeText};
+
+/// The outputs of one run, with what is needed to cut them by rows.
+#[derive(Debug)]
+pub struct Scattered<'a> {
+    outputs: Vec<Cuttable<'a>>,
+}
+
+#[derive(Debug)]
+struct Cuttable<'a> {
+    index: usize,
+    tensor: &'a OutputTensor,
+    /// `None`: the batch is one request, which gets it whole.
+    rows: Option<RowBytes>,
+}
+
+#[derive(Debug)]
+enum RowBytes {
+    Every(usize),
+    Bounds(Vec<usize>),
+}
+
+impl<'a> Scattered<'a> {
+    /// Prepares the outputs `indices` of a run over `rows` rows of `requests` requests.
+    ///
+    /// **Errors:** an output has another number of rows than went in, so that nobody can say whose they are.
+    pub fn new(
+        tensors: &'a [OutputTensor],
+        indices: &[usize],
+        rows: usize,
+        requests: usize,
+        spec: &ModelSpec,
+    ) -> Result<Self> {
+        let outputs = tensors.iter().zip(indices).map(|(tensor, &index)| {
+            let rows = if requests == 1 { None } else { Some(row_bytes(tensor, index, rows, spec)?) };
+            Ok(Cuttable { index, tensor, rows })
+        });
+        Ok(Self { outputs: outputs.collect::<Result<_>>()? })
+    }
+
+    /// The outputs that `entry` wants, for its rows, which begin at row `offset`.
+    pub fn rows_of(&self, entry: &Entry, offset: usize) -> SmallVec<[Output; 2]> {
+        if entry.outputs.is_empty() {
+            return self.outputs.iter().map(|output| output.cut(offset, entry.rows)).collect();
+        }
+        let wanted = entry
+            .outputs
+            .iter()
+            .filter_map(|&index| self.outputs.iter().find(|output| output.index == usize::from(index)));
+        wanted.map(|output| output.cut(offset, entry.rows)).collect()
+    }
+}
+
+impl Cuttable<'_> {
+    fn cut(&self, offset: usize, rows: usize) -> Output {
+        let mut shape = self.tensor.shape.clone();
+        let data = match &self.rows {
+            None => self.tensor.data.clone(),
+            Some(row_bytes) => {
+                shape[0] = rows as i64;
+                let (start, end) = match row_bytes {
+                    RowBytes::Every(bytes) => (offset * bytes, (offset + rows) * bytes),
+                    RowBytes::Bounds(bounds) => (bounds[offset], bounds[offset + rows]),
+                };
+                self.tensor.data.slice(start..end)
+            }
+        };
+        Output { index: self.index, shape, data }
+    }
+}
+
+fn row_bytes(tensor: &OutputTensor, index: usize, rows: usize, spec: &ModelSpec) -> Result<RowBytes> {
+    if tensor.shape.first() != Some(&(rows as i64)) {
+        return Err(Error::internal(format!(
+            "output '{}' of model '{}' has shape {} for {rows} rows, so that requests cannot be told apart; set \
+             models.{}.max_batch_rows to 1",
+            spec.outputs[index].name,
+            spec.name,
+            ShapeText(&tensor.shape),
+            spec.name
+        )));
+    }
+    Ok(match tensor.datatype {
+        DataType::Bytes => RowBytes::Bounds(row_bounds(&tensor.data, rows)),
+        _ => RowBytes::Every(tensor.data.len() / rows.max(1)),
+    })
+}
