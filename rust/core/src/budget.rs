@@ -63,18 +63,22 @@ impl LocalBudget {
     ///
     /// **Cost:** one uncontended atomic operation, unless the loop's part has to be topped up.
     pub fn reserve(self: &Arc<Self>, units: usize) -> Option<Reservation> {
-        let spent_idle =
-            self.idle.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |idle| idle.checked_sub(units)).is_ok();
-        if !spent_idle {
-            let drawn = units.checked_next_multiple_of(self.chunk).filter(|&units| self.shared.draw(units));
-            match drawn {
-                Some(drawn) => self.idle.fetch_add(drawn - units, Ordering::AcqRel),
-                // Near the limit a whole chunk may not fit where the units themselves do.
-                None if self.shared.draw(units) => 0,
-                None => return None,
-            };
+        let spend = |idle: usize| idle.checked_sub(units);
+        if self.idle.fetch_update(Ordering::AcqRel, Ordering::Relaxed, spend).is_err() && !self.top_up(units) {
+            return None;
         }
         Some(Reservation { budget: Arc::clone(self), units })
+    }
+
+    /// Spends what lies idle and draws the rest; `false` if that would exceed the budget.
+    fn top_up(&self, units: usize) -> bool {
+        let had = self.idle.swap(0, Ordering::AcqRel);
+        let missing = units.saturating_sub(had);
+        let in_chunks = missing.checked_next_multiple_of(self.chunk).filter(|&drawn| self.shared.draw(drawn));
+        // Near the limit a whole chunk may not fit where the units themselves do.
+        let drawn = in_chunks.or_else(|| self.shared.draw(missing).then_some(missing));
+        self.idle.fetch_add(drawn.map_or(had, |drawn| had + drawn - units), Ordering::AcqRel);
+        drawn.is_some()
     }
 
     fn release(&self, units: usize) {

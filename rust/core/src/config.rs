@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::version_policy::VersionPolicy;
+
 /// Everything the data plane can be told.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -208,6 +210,8 @@ pub enum LogFormat {
 pub struct ModelSettings {
     /// Path of the .onnx file or of the directory with the versions; default: below `server.models_path`.
     pub path: Option<PathBuf>,
+    /// Versions to serve: "latest", "latest:2", "all", or numbers such as "1,3".
+    pub versions: VersionPolicy,
     /// Rows of one run at most; larger requests are split and joined again. 1 turns batching off.
     pub max_batch_rows: usize,
     /// Microseconds that a batch may wait for more rows while an instance is free.
@@ -232,6 +236,7 @@ impl Default for ModelSettings {
     fn default() -> Self {
         Self {
             path: None,
+            versions: VersionPolicy::default(),
             max_batch_rows: 64,
             max_delay_us: 0,
             queue_capacity: 4_096,

@@ -31,3 +31,4 @@ pub mod times;
 pub mod turn;
 pub mod validate;
 pub mod version;
+mod version_policy;

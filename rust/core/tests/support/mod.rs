@@ -1,0 +1,249 @@
+//! A scripted backend, callers that keep their answers, and a loop that a test drives by hand.
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "shared by test files, each of which uses a part of it")]
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use mlserve_core::backend::{Backend, OutputTensor, RunError, TensorView};
+use mlserve_core::budget::Budget;
+use mlserve_core::clock::{Clock, ManualClock};
+use mlserve_core::config::{LimitSettings, ModelSettings};
+use mlserve_core::error::{Error, Kind};
+use mlserve_core::lane::Occupancy;
+use mlserve_core::model::{Batching, ModelSpec, TensorSpec};
+use mlserve_core::pipeline::{Pipeline, Refused, Shared};
+use mlserve_core::plan::{Endpoint, Plan, Slot, State};
+use mlserve_core::request::{Answer, BatchPlace, Input, Protocol, Reply, Request};
+use mlserve_core::tensor::DataType;
+use mlserve_core::turn::Decision;
+use mlserve_core::version::{Delivery, Mailbox, NewVersion, Version};
+
+/// What the scripted backend answers to a row that holds this value: it fails.
+pub const POISON: f32 = -666.0;
+
+/// Doubles every value. Records the rows of each run, can be held, and fails where a row holds [`POISON`].
+#[derive(Debug, Default)]
+pub struct Doubler {
+    pub runs: Mutex<Vec<usize>>,
+    pub held: (Mutex<bool>, Condvar),
+    pub panics: AtomicBool,
+    /// What a run takes on the manual clock.
+    pub takes: Mutex<Option<(ManualClock, Duration)>>,
+}
+
+impl Doubler {
+    pub fn hold(&self, held: bool) {
+        *self.held.0.lock().unwrap() = held;
+        self.held.1.notify_all();
+    }
+
+    pub fn runs(&self) -> Vec<usize> {
+        self.runs.lock().unwrap().clone()
+    }
+}
+
+impl Backend for Doubler {
+    fn run(&self, inputs: &[TensorView<'_>], outputs: &[usize]) -> Result<Vec<OutputTensor>, RunError> {
+        let input = inputs[0];
+        self.runs.lock().unwrap().push(input.shape[0] as usize);
+        drop(self.held.1.wait_while(self.held.0.lock().unwrap(), |held| *held).unwrap());
+        if let Some((clock, takes)) = &*self.takes.lock().unwrap() {
+            clock.advance(*takes);
+        }
+        assert!(!self.panics.load(Ordering::SeqCst), "the script says so");
+        let values: Vec<f32> = input.data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        if values.contains(&POISON) {
+            return Err(RunError { is_input_fault: true, text: "a row is poisoned".to_owned() });
+        }
+        let data: Vec<u8> = values.iter().flat_map(|value| (value * 2.0).to_le_bytes()).collect();
+        let output = OutputTensor { datatype: DataType::Fp32, shape: input.shape.into(), data: data.into() };
+        Ok(outputs.iter().map(|_| output.clone()).collect())
+    }
+}
+
+/// What a caller got.
+#[derive(Debug, Clone)]
+pub enum Got {
+    Values(Vec<f32>, BatchPlace),
+    Refused(Kind, String),
+}
+
+impl Got {
+    pub fn values(&self) -> Vec<f32> {
+        match self {
+            Got::Values(values, _) => values.clone(),
+            Got::Refused(kind, text) => panic!("refused: {kind:?} {text}"),
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self {
+            Got::Refused(kind, _) => *kind,
+            Got::Values(..) => panic!("answered"),
+        }
+    }
+}
+
+/// One caller: what it got, and whether it has gone.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    pub got: Arc<Mutex<Vec<Got>>>,
+    pub gone: Arc<AtomicBool>,
+}
+
+impl Caller {
+    pub fn only(&self) -> Got {
+        let got = self.got.lock().unwrap();
+        assert_eq!(got.len(), 1, "answered once: {got:?}");
+        got[0].clone()
+    }
+
+    pub fn is_answered(&self) -> bool {
+        !self.got.lock().unwrap().is_empty()
+    }
+}
+
+impl Reply for Caller {
+    fn is_gone(&mut self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
+    fn send(self: Box<Self>, outcome: Result<Answer<'_>, Error>) {
+        let got = match outcome {
+            Ok(answer) => {
+                let data = &answer.outputs[0].data;
+                let values = data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+                Got::Values(values, answer.place)
+            }
+            Err(error) => Got::Refused(error.kind(), error.text().to_owned()),
+        };
+        self.got.lock().unwrap().push(got);
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Deliveries {
+    pub waiting: Mutex<Vec<Delivery>>,
+    pub messages: AtomicUsize,
+}
+
+impl Mailbox for Deliveries {
+    fn deliver(&self, delivery: Delivery) {
+        self.messages.fetch_add(1, Ordering::SeqCst);
+        self.waiting.lock().unwrap().push(delivery);
+    }
+}
+
+/// One event loop with one model `m`, input `x` and output `y` of shape [-1, width], on a clock that stands still.
+pub struct Bench {
+    pub clock: ManualClock,
+    pub backend: Arc<Doubler>,
+    pub mailbox: Arc<Deliveries>,
+    pub pipeline: Pipeline,
+    pub version: Arc<Version>,
+    pub shared: Arc<Shared>,
+}
+
+impl Bench {
+    pub fn new(settings: ModelSettings, limits: LimitSettings, batching: Batching) -> Self {
+        let clock = ManualClock::new();
+        let backend = Arc::new(Doubler::default());
+        let mailbox = Arc::new(Deliveries::default());
+        let tensor = |name: &str| TensorSpec {
+            name: name.to_owned(),
+            datatype: DataType::Fp32,
+            shape: [-1, -1].as_slice().into(),
+        };
+        let spec = ModelSpec {
+            name: "m".into(),
+            version: 1,
+            platform: "scripted",
+            inputs: vec![tensor("x")],
+            outputs: vec![tensor("y")],
+            batching,
+        };
+        let instances = settings.instances.max(1);
+        let warmup = vec![(1, 4, Duration::from_micros(2)), (64, 4, Duration::from_micros(4))];
+        let new = NewVersion { spec, settings, backend: backend.clone(), instances, warmup };
+        let mailboxes: Arc<[Arc<dyn Mailbox>]> = Arc::new([mailbox.clone() as Arc<dyn Mailbox>]);
+        let version = Version::new(new, mailboxes, Clock::Manual(clock.clone()));
+        let slot = Slot { state: State::Ready, version: Some(version.clone()) };
+        let plan = Plan::new(1, [("m".to_owned(), Endpoint::new([(1, slot)].into()))]);
+        let shared = Arc::new(Shared {
+            plan: Arc::new(ArcSwap::from_pointee(plan)),
+            clock: Clock::Manual(clock.clone()),
+            requests: Budget::new(limits.requests_in_flight),
+            limits,
+            occupancy: Occupancy::new(1),
+            refused: Box::new([Refused::default()]),
+        });
+        let pipeline = Pipeline::new(0, shared.clone());
+        Self { clock, backend, mailbox, pipeline, version, shared }
+    }
+
+    /// Rows share runs; everything else by default.
+    pub fn with(settings: ModelSettings) -> Self {
+        Self::new(settings, LimitSettings::default(), Batching::Rows)
+    }
+
+    /// A model whose runs go to the pool.
+    pub fn pooled(settings: ModelSettings) -> Self {
+        Self::with(ModelSettings { inline: false, ..settings })
+    }
+
+    pub fn request(rows: &[&[f32]]) -> Request {
+        let width = rows.first().map_or(1, |row| row.len());
+        let data: Vec<u8> = rows.iter().flat_map(|row| row.iter().flat_map(|value| value.to_le_bytes())).collect();
+        let input = Input {
+            name: "x".into(),
+            datatype: DataType::Fp32,
+            shape: [rows.len() as i64, width as i64].as_slice().into(),
+            data: Bytes::from(data).into(),
+        };
+        Request {
+            protocol: Protocol::Grpc,
+            model_name: "m".into(),
+            inputs: [input].into_iter().collect(),
+            ..Request::default()
+        }
+    }
+
+    /// Submits rows and returns their caller.
+    pub fn send(&mut self, rows: &[&[f32]]) -> Caller {
+        self.send_request(Self::request(rows))
+    }
+
+    pub fn send_request(&mut self, request: Request) -> Caller {
+        let caller = Caller::default();
+        self.pipeline.submit(request, Box::new(caller.clone()));
+        caller
+    }
+
+    /// Ends the turn.
+    pub fn flush(&mut self) {
+        while self.pipeline.look() == Decision::LookAgain {}
+        self.pipeline.flush();
+    }
+
+    /// Brings home what instances have finished until `done`, for at most ten real seconds.
+    pub fn receive_until(&mut self, mut done: impl FnMut() -> bool) {
+        eventually(|| {
+            let deliveries = std::mem::take(&mut *self.mailbox.waiting.lock().unwrap());
+            deliveries.into_iter().for_each(|delivery| self.pipeline.receive(delivery));
+            done()
+        });
+    }
+}
+
+/// Waits for what another thread does.
+#[allow(clippy::disallowed_methods, reason = "bounds the test, not the code")]
+pub fn eventually(mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it never came true");
+        std::thread::yield_now();
+    }
+}
