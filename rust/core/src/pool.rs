@@ -12,7 +12,7 @@ use crate::entry::{Entry, Outcome};
 use crate::error::{Error, Kind};
 use crate::queue::{Next, Queue};
 use crate::run::Runner;
-use crate::sync::{Condvar, Mutex, MutexGuard, lock};
+use crate::sync::{Condvar, Mutex, MutexGuard, lock, spawn};
 use crate::version::{Delivery, Version};
 
 /// How long an instance without work stays. A thread costs some 10 µs to start and some 20 kB to keep.
@@ -162,7 +162,7 @@ impl Pool {
 
 fn start_instance(version: Arc<Version>, number: usize) -> std::io::Result<()> {
     let name = format!("run-{}", version.spec.name);
-    std::thread::Builder::new().name(name).spawn(move || run_instance(&version, number)).map(drop)
+    spawn(name, move || run_instance(&version, number))
 }
 
 fn run_instance(version: &Arc<Version>, number: usize) {

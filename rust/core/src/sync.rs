@@ -11,3 +11,11 @@ pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Starts a thread of this name.
+pub(crate) fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    #[cfg(loom)]
+    return loom::thread::Builder::new().name(name).spawn(run).map(drop);
+    #[cfg(not(loom))]
+    std::thread::Builder::new().name(name).spawn(run).map(drop)
+}

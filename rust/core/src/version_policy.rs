@@ -41,20 +41,18 @@ impl std::str::FromStr for VersionPolicy {
     fn from_str(text: &str) -> Result<Self, String> {
         let allowed =
             || format!("\"{text}\": allowed are \"latest\", \"latest:N\", \"all\" and numbers such as \"1,3\"");
-        match text {
-            "latest" => Ok(VersionPolicy::Latest(1)),
-            "all" => Ok(VersionPolicy::All),
-            _ => match text.strip_prefix("latest:") {
-                Some(count) => match count.parse() {
-                    Ok(count) if count > 0 => Ok(VersionPolicy::Latest(count)),
-                    _ => Err(allowed()),
-                },
-                None => {
-                    let numbers = text.split(',').map(|number| number.trim().parse().map_err(|_| allowed()));
-                    numbers.collect::<Result<_, _>>().map(VersionPolicy::Specific)
-                }
-            },
+        if text == "latest" {
+            return Ok(VersionPolicy::Latest(1));
         }
+        if text == "all" {
+            return Ok(VersionPolicy::All);
+        }
+        if let Some(count) = text.strip_prefix("latest:") {
+            let count = count.parse().ok().filter(|&count| count > 0);
+            return count.map(VersionPolicy::Latest).ok_or_else(allowed);
+        }
+        let numbers = text.split(',').map(|number| number.trim().parse().map_err(|_| allowed()));
+        numbers.collect::<Result<_, _>>().map(VersionPolicy::Specific)
     }
 }
 

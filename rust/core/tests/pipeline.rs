@@ -8,6 +8,7 @@ use std::time::Duration;
 use mlserve_core::config::{LimitSettings, ModelSettings};
 use mlserve_core::error::Kind;
 use mlserve_core::model::Batching;
+use mlserve_core::stats::Counter;
 use support::{Bench, Caller, Got, POISON, eventually};
 
 fn defaults() -> ModelSettings {
@@ -341,7 +342,7 @@ fn every_request_is_counted_once() {
     bench.flush();
     let slot = &bench.version.loops[0];
     assert_eq!(slot.submitted.get(), 2);
-    assert_eq!(slot.success.iter().map(|counter| counter.get()).sum::<u64>(), 1);
+    assert_eq!(slot.success.iter().map(Counter::get).sum::<u64>(), 1);
     assert_eq!(slot.rows.get(), 5);
     assert_eq!(slot.failure[0][Kind::InvalidArgument as usize].get(), 1);
 }

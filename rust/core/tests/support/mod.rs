@@ -1,5 +1,11 @@
 //! A scripted backend, callers that keep their answers, and a loop that a test drives by hand.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "shared by test files, each of which uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "shared by test files, each of which uses a part of it"
+)]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -77,6 +83,10 @@ impl Got {
             Got::Values(values, _) => values.clone(),
             Got::Refused(kind, text) => panic!("refused: {kind:?} {text}"),
         }
+    }
+
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Got::Refused(..))
     }
 
     pub fn kind(&self) -> Kind {
@@ -184,6 +194,19 @@ impl Bench {
         Self { clock, backend, mailbox, pipeline, version, shared }
     }
 
+    /// A second loop in front of the same version and mailbox.
+    pub fn on(first: &Bench) -> Self {
+        let pipeline = Pipeline::new(0, first.shared.clone());
+        Self {
+            clock: first.clock.clone(),
+            backend: first.backend.clone(),
+            mailbox: first.mailbox.clone(),
+            pipeline,
+            version: first.version.clone(),
+            shared: first.shared.clone(),
+        }
+    }
+
     /// Rows share runs; everything else by default.
     pub fn with(settings: ModelSettings) -> Self {
         Self::new(settings, LimitSettings::default(), Batching::Rows)
@@ -228,11 +251,18 @@ impl Bench {
         self.pipeline.flush();
     }
 
+    /// Brings home what instances have finished so far.
+    pub fn receive(&mut self) {
+        let deliveries = std::mem::take(&mut *self.mailbox.waiting.lock().unwrap());
+        for delivery in deliveries {
+            self.pipeline.receive(delivery);
+        }
+    }
+
     /// Brings home what instances have finished until `done`, for at most ten real seconds.
     pub fn receive_until(&mut self, mut done: impl FnMut() -> bool) {
         eventually(|| {
-            let deliveries = std::mem::take(&mut *self.mailbox.waiting.lock().unwrap());
-            deliveries.into_iter().for_each(|delivery| self.pipeline.receive(delivery));
+            self.receive();
             done()
         });
     }

@@ -1,0 +1,44 @@
+//! Where threads meet: every interleaving of two loops and an instance, up to loom's bound. `make loom` runs it.
+#![cfg(loom)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mlserve_core::config::ModelSettings;
+use support::Bench;
+
+/// Two loops hand over at the same time, the version is closed under way, and each caller is answered exactly once,
+/// with its own rows or a refusal, whatever the order.
+#[test]
+fn whatever_the_order_each_handed_over_request_is_answered_once() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let settings = ModelSettings { inline: false, instances: 1, ..ModelSettings::default() };
+        let mut bench = Bench::with(settings);
+        let mut other = Bench::on(&bench);
+        let first = bench.send(&[&[1.0]]);
+        let second = other.send(&[&[2.0]]);
+        let version = Arc::clone(&bench.version);
+        let closer = loom::thread::spawn(move || {
+            other.flush();
+            version.pool.close();
+            other
+        });
+        bench.flush();
+        bench.version.pool.close();
+        let mut other = closer.join().expect("no panic");
+        while !(first.is_answered() && second.is_answered()) {
+            bench.receive();
+            other.receive();
+            loom::thread::yield_now();
+        }
+        for (caller, value) in [(first, 2.0), (second, 4.0)] {
+            let got = caller.only();
+            assert!(got.is_refused() || got.values() == [value], "{got:?}");
+        }
+        assert!(bench.mailbox.messages.load(Ordering::SeqCst) <= 2);
+    });
+}
