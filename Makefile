@@ -1,0 +1,107 @@
+# Everything that is built lives in .venv, dist and target; `make clean` removes it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+# Where `make serve` listens; 0 picks a free port.
+HTTP_PORT ?= 8000
+GRPC_PORT ?= 8001
+METRICS_PORT ?= 8002
+
+# pip compiles nothing here and asks nobody.
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The extension and the tests are linked against the interpreter that runs them.
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+# Both maturin and cargo build here, so that neither builds twice.
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust protos -type f \
+	\( -name '*.rs' -o -name '*.toml' -o -name '*.proto' \))
+PYTHON_SOURCES := pyproject.toml $(shell find python -type f \( -name '*.py' -o -name '*.pyi' -o -name py.typed \))
+# The wheel's library, which Rust tests load.
+ORT_LIBRARY = $$(PYTHONPATH=python $(BIN)/python -m mlserve.serving.runtime)
+
+.PHONY: help serve test check bench protos models deny clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+serve: $(STAMPS)/release ## Build the release, serve the example models, send one request
+	@HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) bash examples/serve.sh $(BIN)/mlserve
+
+test: $(STAMPS)/dev ## Build for development and run every test
+	MLSERVE_ORT_LIB=$(ORT_LIBRARY) cargo test --workspace --locked
+	$(BIN)/python -m pytest
+
+check: $(STAMPS)/dev ## Formats, lints, types, stub and layers
+	cargo fmt --all --check
+	MLSERVE_ORT_LIB=$(ORT_LIBRARY) cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/stubtest --mypy-config-file pyproject.toml mlserve._core
+	$(BIN)/python -m pytest tests/unit/test_layers.py tests/unit/test_generated.py
+
+bench: $(STAMPS)/release $(STAMPS)/tools ## Measure; writes benchmarks/results
+	mkdir -p benchmarks/results
+	$(BIN)/python -m pytest benchmarks --benchmark-only --timeout 600 --benchmark-json benchmarks/results/client.json
+
+protos: $(STAMPS)/tools ## Write the protocol's Python modules from protos/
+	$(BIN)/python protos/generate.py
+
+models: $(STAMPS)/training ## Train the example models and make the benchmark models again
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)-training/bin/python -W ignore examples/train_models.py
+	$(VENV)-training/bin/python benchmarks/make_models.py
+
+deny: ## Check licences, sources and layers of all dependencies (installs cargo-deny if missing)
+	command -v cargo-deny > /dev/null || cargo install --locked cargo-deny
+	cargo deny check bans licenses sources
+
+clean: ## Remove everything that was built
+	rm -rf $(VENV) $(VENV)-training dist target python/mlserve/_core*.so .pytest_cache .mypy_cache .ruff_cache
+
+# ---- steps ------------------------------------------------------------------------------------------------------
+
+$(STAMPS)/venv:
+	@test -n "$(PYTHON)" || { echo "make: no python3 found; install Python 3.11 or set PYTHON=…" >&2; exit 1; }
+	@command -v cargo > /dev/null || { echo "make: no cargo found; install Rust first (https://rustup.rs)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/tools: requirements-dev.txt | $(STAMPS)/venv
+	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+$(STAMPS)/maturin: requirements-dev.txt | $(STAMPS)/venv
+	$(BIN)/pip install --quiet "$$(grep '^maturin==' requirements-dev.txt)"
+	touch $@
+
+# One wheel of the present sources; older ones go, so that the glob below finds this one.
+$(STAMPS)/wheel: $(RUST_SOURCES) $(PYTHON_SOURCES) | $(STAMPS)/maturin
+	rm -rf dist
+	$(BIN)/maturin build --release --locked --out dist --interpreter $(PYO3_PYTHON)
+	touch $@
+
+# The wheel and the development build are the same package: installing one puts the other's stamp out of date.
+$(STAMPS)/release: $(STAMPS)/wheel
+	$(BIN)/pip install --quiet dist/mlserve-*.whl
+	$(BIN)/pip install --quiet --force-reinstall --no-deps dist/mlserve-*.whl
+	rm -f $(STAMPS)/dev && touch $@
+
+# The dev profile, so that `cargo test` finds the dependencies built.
+$(STAMPS)/dev: $(RUST_SOURCES) pyproject.toml $(STAMPS)/tools
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --locked
+	rm -f $(STAMPS)/release && touch $@
+
+# Training has its own environment: scikit-learn and onnx are needed by nothing else.
+$(STAMPS)/training: pyproject.toml | $(STAMPS)/venv
+	$(PYTHON) -m venv $(VENV)-training
+	$(VENV)-training/bin/pip install --quiet --upgrade pip
+	$(VENV)-training/bin/pip install --quiet --group examples
+	touch $@

@@ -1,0 +1,26 @@
+"""Hands a command to the Rust core."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from mlserve.errors import MlserveError
+from mlserve.serving.runtime import find_ort_library
+
+# Wrong usage or settings, as click has it.
+_USAGE = 2
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs `serve`, `inspect` or `config`; the core handles signals, flags and help itself."""
+    try:
+        from mlserve import _core  # noqa: PLC0415 -- a missing extension is told below
+    except ImportError as error:
+        print(f"mlserve: the extension module cannot be loaded: {error}", file=sys.stderr)  # noqa: T201
+        return _USAGE
+    try:
+        return _core.run_cli(list(arguments), find_ort_library())
+    except MlserveError as error:
+        print(f"mlserve: {error}", file=sys.stderr)  # noqa: T201 -- the command's own message
+        return _USAGE if error.fault == "client" else 1

@@ -1,0 +1,1 @@
+"""Clients of the Open Inference Protocol: one interface over gRPC and HTTP, blocking and asynchronous."""

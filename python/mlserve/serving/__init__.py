@@ -1,0 +1,1 @@
+"""The data plane in this process, and what it needs from Python's side."""

@@ -1,0 +1,211 @@
+"""The server inside one's own Python process: settings down, addresses and snapshots up.
+
+Requests over the network never touch Python; `infer` is for calls from this very process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mlserve import _core
+from mlserve.client.prepare import prepare
+from mlserve.errors import ConfigError, InvalidArgumentError, LifecycleError
+from mlserve.serving.runtime import find_ort_library
+from mlserve.tensors import decode
+from mlserve.types import InferRequest, InferResult
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from mlserve.types import ParameterValue, TensorLike
+
+# From Python a free port is the better default: tests and notebooks run beside each other.
+_PORTS = ("http_port", "grpc_port", "metrics_port")
+_RUNS = "runs"
+_FORK_TEXT = (
+    "an mlserve server was started before this process was forked, and its threads did not come along; start child "
+    "processes with the 'spawn' method"
+)
+
+
+class Server:
+    """Serves models from this process; a context manager that starts and stops.
+
+    Several may live in one process. After a fork the child cannot use it: the server's threads exist in the parent
+    only. Use the "spawn" start method for child processes.
+
+    Args:
+        path: One .onnx file, or a directory `name/version/model.onnx`.
+        models: Models by name: a path, or a table of settings as in `[models.NAME]`.
+        settings: The other tables of mlserve.toml: `server={"http_port": 8000}, limits={…}, log={…}`. Ports are free
+            ones unless given.
+
+    Raises:
+        ConfigError: A setting is unknown or its value is not allowed.
+
+    Example:
+        >>> with Server("examples/models") as server:  # doctest: +SKIP
+        ...     print(server.grpc_url)
+    """
+
+    # A fork concerns the whole process: the runtime's threads are shared by all servers in it.
+    _served_by: ClassVar[int | None] = None
+
+    def __init__(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        models: Mapping[str, str | PathLike[str] | Mapping[str, Any]] | None = None,
+        **settings: Mapping[str, Any],
+    ) -> None:
+        _check_process(Server._served_by)
+        text = json.dumps(merge_settings(path, models or {}, settings), default=fspath)
+        self._core = _core.Server(text, find_ort_library())
+        self._process = os.getpid()
+        self._state = "was not started"
+        self._addresses: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Loads and warms the models and opens the ports; returns when the server is ready.
+
+        Raises:
+            ModelLoadError: No model could be loaded.
+            LifecycleError: It was started before.
+        """
+        _check_process(self._process)
+        if self._state != "was not started":
+            raise LifecycleError("the server was started before; make a new one")
+        Server._served_by = self._process
+        self._state = "did not start"
+        self._core.start()
+        self._addresses = self._core.addresses()
+        self._state = _RUNS
+
+    def stop(self, *, drain: bool = True) -> None:
+        """Stops the server. With `drain` what is in flight is finished first; without, it is cut off."""
+        _check_process(self._process)
+        self._state = "is stopped"
+        self._core.stop(drain)
+
+    @property
+    def http_url(self) -> str:
+        """Where HTTP is answered, `http://127.0.0.1:PORT`."""
+        return f"http://{self._address('http')}"
+
+    @property
+    def grpc_url(self) -> str:
+        """Where gRPC is answered, `127.0.0.1:PORT`."""
+        return self._address("grpc")
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus finds the metrics."""
+        return f"http://{self._address('metrics')}/metrics"
+
+    @property
+    def uds(self) -> str | None:
+        """The Unix socket as a client's url, if the settings name one."""
+        self._check_running()
+        path = self._addresses.get("uds")
+        return f"unix://{path}" if path else None
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, TensorLike],
+        *,
+        version: str = "",
+        outputs: Sequence[str] = (),
+        parameters: Mapping[str, ParameterValue] | None = None,
+        priority: int = 0,
+        timeout_s: float | None = None,
+    ) -> InferResult:
+        """Runs one inference in this process, through the same pipeline as a request from the network.
+
+        Args:
+            model: Name of the model.
+            inputs: Arrays by input name.
+            version: Version to ask; empty lets the server choose.
+            outputs: Outputs to return; none means all.
+            parameters: Request parameters of the protocol.
+            priority: 1 is the highest, 0 the model's default.
+            timeout_s: Deadline.
+
+        Raises:
+            MlserveError: Of the class that fits the refusal.
+        """
+        self._check_running()
+        if not isinstance(inputs, Mapping):
+            raise InvalidArgumentError("inputs must be a mapping from input names to arrays")
+        request = prepare(InferRequest(model, inputs, version, outputs, parameters or {}, priority), None)
+        name, answered, found, returned = self._core.infer(
+            request.model,
+            request.version,
+            [(tensor.name, tensor.datatype, tensor.shape, tensor.data) for tensor in request.inputs],
+            request.outputs,
+            {**request.parameters, **({"priority": priority} if priority else {})},
+            None if timeout_s is None else max(1, round(timeout_s * 1e6)),
+        )
+        arrays = {output: decode(datatype, shape, data) for output, datatype, shape, data in found}
+        return InferResult(name, answered, arrays, parameters=returned)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Counters, histograms and states of this moment."""
+        self._check_running()
+        found: dict[str, Any] = json.loads(self._core.snapshot())
+        return found
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(drain=error is None)
+
+    def _address(self, name: str) -> str:
+        self._check_running()
+        return self._addresses[name]
+
+    def _check_running(self) -> None:
+        _check_process(self._process)
+        if self._state != _RUNS:
+            raise LifecycleError(f"the server {self._state}")
+
+
+def merge_settings(
+    path: str | PathLike[str] | None,
+    models: Mapping[str, str | PathLike[str] | Mapping[str, Any]],
+    settings: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The settings as one tree, in the words of mlserve.toml.
+
+    Raises:
+        ConfigError: A table is no mapping, or the models' path is given twice.
+    """
+    for name, table in settings.items():
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"{name} is {table!r}; it takes a table of settings, as mlserve.toml has it")
+    merged: dict[str, Any] = {name: dict(table) for name, table in settings.items()}
+    server = dict.fromkeys(_PORTS, 0) | merged.get("server", {})
+    if path is not None:
+        if "models_path" in server:
+            raise ConfigError("the models' path is given twice: as path and as server.models_path")
+        server["models_path"] = fspath(path)
+    merged["server"] = server
+    merged["models"] = {
+        name: dict(model) if isinstance(model, Mapping) else {"path": fspath(model)} for name, model in models.items()
+    }
+    return merged
+
+
+def _check_process(owner: int | None) -> None:
+    """Refuses to go on in a fork of the process that owns a server."""
+    if owner not in {None, os.getpid()}:
+        raise LifecycleError(_FORK_TEXT)

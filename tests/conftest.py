@@ -1,0 +1,127 @@
+"""Servers for tests: a real `mlserve serve` process, or one inside the test's own process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from mlserve import Server
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLE_MODELS = ROOT / "examples" / "models"
+START_LIMIT_S = 20.0
+STOP_LIMIT_S = 15.0
+# How often a condition is looked at again; not a time that anything is given.
+POLL_S = 0.01
+
+
+def eventually(condition: Callable[[], bool], *, limit_s: float, what: str) -> None:
+    """Waits until a condition holds, and fails with `what` if it never does."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"not within {limit_s} s: {what}")
+        time.sleep(POLL_S)
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A running `mlserve serve`.
+
+    Attributes:
+        process: The process, for signals and its exit status.
+        http: `host:port` of the first data port.
+        grpc: `host:port` of the second data port.
+        metrics: `host:port` of metrics and health.
+        log: File with its standard error.
+    """
+
+    process: subprocess.Popen[bytes]
+    http: str
+    grpc: str
+    metrics: str
+    log: Path
+
+    def stop(self) -> int:
+        """Asks it to stop and returns its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_LIMIT_S)
+
+
+class StartServer(Protocol):
+    """Starts a server process for the models at a path."""
+
+    def __call__(self, path: Path, *flags: str, env: dict[str, str] | None = None) -> ServerProcess: ...
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[StartServer]:
+    """Gives a function that starts servers on free ports; what still runs at the end is stopped."""
+    started: list[ServerProcess] = []
+
+    def start(path: Path, *flags: str, env: dict[str, str] | None = None) -> ServerProcess:
+        ready = folder / f"ready-{len(started)}.json"
+        log = folder / f"log-{len(started)}.txt"
+        ports = [part for name in ("http", "grpc", "metrics") for part in (f"--{name}-port", "0")]
+        command = [sys.executable, "-m", "mlserve", "serve", str(path), *ports, "--ready-file", str(ready), *flags]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **(env or {})})
+        try:
+            eventually(
+                lambda: ready.exists() or process.poll() is not None,
+                limit_s=START_LIMIT_S,
+                what=f"server ready; it said: {log.read_text(errors='replace')}",
+            )
+            if not ready.exists():
+                pytest.fail(f"server ended with status {process.returncode}: {log.read_text(errors='replace')}")
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        found: dict[str, Any] = json.loads(ready.read_text())
+        server = ServerProcess(process, found["http"], found["grpc"], found["metrics"], log)
+        started.append(server)
+        return server
+
+    try:
+        yield start
+    finally:
+        for server in started:
+            if server.process.poll() is None:
+                server.process.kill()
+            server.process.wait()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts `mlserve serve` processes that end with the test."""
+    with serving(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def example_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One process that serves the example models for the whole run; tests must leave it as it was."""
+    with serving(tmp_path_factory.mktemp("server")) as start:
+        yield start(EXAMPLE_MODELS)
+
+
+@pytest.fixture
+def in_process_server() -> Iterator[Server]:
+    """The example models, served by this very process."""
+    from mlserve import Server  # noqa: PLC0415 -- needs the extension, as few tests do
+
+    with Server(EXAMPLE_MODELS) as server:
+        yield server
