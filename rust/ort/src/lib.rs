@@ -1,1 +1,27 @@
-//! Placeholder
+//! The ONNX Runtime backend: the one place with foreign code, fenced in behind [`mlserve_core::backend::Backend`].
+//!
+//! [`Runtime`] is the shared library, opened at run time. [`load`] joins the steps of a model's way in: the file is read
+//! without ONNX Runtime and checked, a session is made, and the model is warmed up and its batching proven. What may be
+//! unsafe is in `api`, `arena`, `memory`, `options`, `runtime`, `session` and `value`; nothing else here may.
+
+mod api;
+mod arena;
+mod backend;
+mod error;
+mod fault;
+mod load;
+mod memory;
+mod model;
+mod number;
+mod options;
+mod probe;
+mod proof;
+mod runtime;
+mod session;
+mod value;
+mod warmup;
+
+pub use error::{LoadError, LoadErrorKind};
+pub use load::{GraphFacts, LoadOptions, LoadTimes, LoadedModel, load};
+pub use memory::release_memory;
+pub use runtime::{MINIMUM_VERSION, Runtime, RuntimeOptions};

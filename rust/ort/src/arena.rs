@@ -1,0 +1,134 @@
+//! The arena that the tensors of all sessions come from: its limit, how much it holds, and giving back what it does not use.
+//!
+//! ONNX Runtime tells an arena's size and shrinks it only through a session that uses it, so the arena keeps a session
+//! of its own, of a model that does nothing.
+
+use std::ptr;
+
+use ort_sys::{
+    ONNXTensorElementDataType as Element, OrtAllocator, OrtArenaCfg, OrtEnv, OrtMemoryInfo, OrtRunOptions, OrtSession,
+};
+use prost::Message;
+
+use crate::api::{Api, Status, text_of};
+use crate::model::proto::{Graph, Kind, Model, Node, Opset, TensorShape, TensorType, Type, ValueInfo};
+use crate::options::SessionOptions;
+
+/// Extents as large as asked for, not powers of two: the limit is used up by tensors, not by rounding, and whatever is
+/// not in use can be given back.
+const SAME_AS_REQUESTED: usize = 1;
+
+/// The arena of a process; never released, like the environment it is registered in.
+pub(crate) struct Arena {
+    api: Api,
+    memory: *const OrtMemoryInfo,
+    allocator: *mut OrtAllocator,
+    session: *mut OrtSession,
+    /// Run options that shrink the arena after the run.
+    shrinking: *mut OrtRunOptions,
+}
+
+// SAFETY: arena and session lock themselves, ONNX Runtime documents runs as thread safe, and the run options are only read.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// Registers an arena of at most `limit` bytes for all sessions of the environment.
+    ///
+    /// # Safety
+    /// `env` and `memory` are alive and never released.
+    pub(crate) unsafe fn new(
+        api: Api,
+        env: *mut OrtEnv,
+        memory: *const OrtMemoryInfo,
+        limit: Option<usize>,
+    ) -> Result<Self, Status> {
+        let table = api.table();
+        let (keys, values) =
+            ([c"max_mem".as_ptr(), c"arena_extend_strategy".as_ptr()], [limit.unwrap_or(0), SAME_AS_REQUESTED]);
+        let (mut config, mut allocator): (*mut OrtArenaCfg, _) = (ptr::null_mut(), ptr::null_mut());
+        let (mut session, mut shrinking) = (ptr::null_mut(), ptr::null_mut());
+        let options = SessionOptions::new(&api, 1)?;
+        let model = idle_model();
+        // SAFETY: what a call writes is used only after it succeeded; the arrays are equally long; the configuration is
+        // copied by the registration and then released; the model is parsed during the call; all strings are static.
+        unsafe {
+            api.check((table.CreateArenaCfgV2)(keys.as_ptr(), values.as_ptr(), keys.len(), &raw mut config))?;
+            let registered = api.check((table.CreateAndRegisterAllocator)(env, memory, config));
+            (table.ReleaseArenaCfg)(config);
+            registered?;
+            let create = table.CreateSessionFromArray;
+            api.check(create(env, model.as_ptr().cast(), model.len(), options.as_ptr(), &raw mut session))?;
+            api.check((table.CreateAllocator)(session, memory, &raw mut allocator))?;
+            api.check((table.CreateRunOptions)(&raw mut shrinking))?;
+            let key = c"memory.enable_memory_arena_shrinkage";
+            api.check((table.AddRunConfigEntry)(shrinking, key.as_ptr(), c"cpu:0".as_ptr()))?;
+        }
+        Ok(Self { api, memory, allocator, session, shrinking })
+    }
+
+    pub(crate) fn allocator(&self) -> *mut OrtAllocator {
+        self.allocator
+    }
+
+    /// Bytes that the arena has taken from the C allocator: weights, tensors in use, and what it keeps for later.
+    pub(crate) fn allocated_bytes(&self) -> usize {
+        let table = self.api.table();
+        let mut pairs = ptr::null_mut();
+        // SAFETY: the arena is alive; the pairs are ours, read before they are released, once.
+        let text = unsafe {
+            if let Err(status) = self.api.check((table.AllocatorGetStats)(self.allocator, &raw mut pairs)) {
+                tracing::warn!(error = status.message, "the arena does not tell its size");
+                return 0;
+            }
+            let text = text_of((table.GetKeyValue)(pairs, c"TotalAllocated".as_ptr()));
+            (table.ReleaseKeyValuePairs)(pairs);
+            text
+        };
+        text.parse().unwrap_or(0)
+    }
+
+    /// Gives extents without a tensor in use back to the C allocator.
+    pub(crate) fn shrink(&self) -> Result<(), Status> {
+        let table = self.api.table();
+        let mut flag = [0_u8];
+        let (mut input, mut output) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: the flag outlives the run and is as large as its shape says; names are static; session, options and
+        // memory description are alive; both values are released once.
+        unsafe {
+            let create = table.CreateTensorWithDataAsOrtValue;
+            let element = Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
+            let data = flag.as_mut_ptr().cast();
+            self.api.check(create(self.memory, data, 1, ptr::null(), 0, element, &raw mut input))?;
+            let (inputs, names) = ([input.cast_const()], ([c"x".as_ptr()], [c"y".as_ptr()]));
+            let status = (table.Run)(
+                self.session,
+                self.shrinking,
+                names.0.as_ptr(),
+                inputs.as_ptr(),
+                1,
+                names.1.as_ptr(),
+                1,
+                &raw mut output,
+            );
+            (table.ReleaseValue)(input);
+            (table.ReleaseValue)(output);
+            self.api.check(status)
+        }
+    }
+}
+
+/// A model that returns its one flag.
+fn idle_model() -> Vec<u8> {
+    const BOOL: i32 = 9;
+    let info = |name: &str| {
+        let kind = Kind::Tensor(TensorType { element: BOOL, shape: Some(TensorShape::default()) });
+        ValueInfo { name: name.to_owned(), r#type: Some(Type { kind: Some(kind) }) }
+    };
+    let texts = |name: &str| vec![name.to_owned()];
+    let node = Node { input: texts("x"), output: texts("y"), op_type: "Not".to_owned(), ..Node::default() };
+    let graph = Graph { node: vec![node], input: vec![info("x")], output: vec![info("y")], ..Graph::default() };
+    let opset_import = vec![Opset { domain: String::new(), version: 17 }];
+    Model { ir_version: 8, graph: Some(graph), opset_import, ..Model::default() }.encode_to_vec()
+}

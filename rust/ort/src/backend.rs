@@ -1,0 +1,26 @@
+//! A loaded version as the core's [`Backend`]. Hot path.
+
+use std::sync::Arc;
+
+use mlserve_core::backend::{Backend, OutputTensor, RunError, TensorView};
+
+use crate::fault::run_error;
+use crate::session::Session;
+
+/// One session, run by however many instances there are.
+#[derive(Debug)]
+pub(crate) struct OrtBackend {
+    session: Arc<Session>,
+}
+
+impl OrtBackend {
+    pub(crate) fn new(session: Arc<Session>) -> Self {
+        Self { session }
+    }
+}
+
+impl Backend for OrtBackend {
+    fn run(&self, inputs: &[TensorView<'_>], outputs: &[usize]) -> Result<Vec<OutputTensor>, RunError> {
+        self.session.run(inputs, outputs).map_err(|failure| run_error(failure, self.session.runtime().arena_bytes()))
+    }
+}

@@ -1,0 +1,57 @@
+//! Why a runtime or a model could not be loaded. Texts are for whoever runs the server, so they may name paths.
+
+use std::fmt;
+
+/// What kind of failure a [`LoadError`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadErrorKind {
+    /// No shared library at the given path.
+    LibraryMissing,
+    /// The file is no ONNX Runtime library, or it did not start.
+    LibraryUnusable,
+    /// ONNX Runtime is older than [`crate::MINIMUM_VERSION`].
+    LibraryTooOld,
+    /// The model file cannot be read, is damaged, or contradicts itself.
+    ModelBroken,
+    /// The model is sound, but mlserve or this runtime cannot serve it; the text says the way out.
+    ModelUnsupported,
+}
+
+/// Why a runtime or a model could not be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadError {
+    kind: LoadErrorKind,
+    text: String,
+}
+
+impl LoadError {
+    pub(crate) fn new(kind: LoadErrorKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+
+    pub(crate) fn broken(text: impl Into<String>) -> Self {
+        Self::new(LoadErrorKind::ModelBroken, text)
+    }
+
+    pub(crate) fn unsupported(text: impl Into<String>) -> Self {
+        Self::new(LoadErrorKind::ModelUnsupported, text)
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> LoadErrorKind {
+        self.kind
+    }
+
+    /// What was wrong and what to do.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for LoadError {}

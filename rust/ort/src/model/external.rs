@@ -1,0 +1,90 @@
+//! Data files beside a model: only beneath the model's own directory, however the way there is written.
+//!
+//! A model file is foreign input. Its `location` could name any file of the machine, through `..`, an absolute path, a
+//! link, or ONNX Runtime's own marker for an address in memory. ONNX Runtime refuses most of these, but follows hard links.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::tensor::Tensor;
+use crate::error::LoadError;
+
+/// First byte of ONNX Runtime's markers for data in memory (`*/_ORT_MEM_ADDR_/*`); no location on disk needs it.
+const MEMORY_MARKER: char = '*';
+
+/// The directory of a model and the data files in it that were checked already.
+pub(crate) struct DataFiles {
+    directory: PathBuf,
+    sizes: HashMap<String, u64>,
+}
+
+impl DataFiles {
+    /// **Errors:** the model has no directory that exists.
+    pub(crate) fn beside(model: &Path) -> Result<Self, LoadError> {
+        let parent = model.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = parent
+            .canonicalize()
+            .map_err(|error| LoadError::broken(format!("the directory {}: {error}", parent.display())))?;
+        Ok(Self { directory, sizes: HashMap::new() })
+    }
+
+    /// Bytes in all data files so far.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        self.sizes.values().sum()
+    }
+
+    /// Checks that an external tensor of `bytes` bytes lies in a file beneath the directory.
+    pub(crate) fn check(&mut self, tensor: &Tensor, bytes: u64) -> Result<(), LoadError> {
+        let entry = |key: &str| tensor.external.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
+        let broken = |text: String| LoadError::broken(format!("tensor '{}': {text}", tensor.name));
+        let number = |key: &str| match entry(key) {
+            None => Ok(None),
+            Some(text) => text.parse::<u64>().map(Some).map_err(|_| broken(format!("its external {key} is '{text}'"))),
+        };
+        let location = entry("location").unwrap_or_default();
+        let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?.unwrap_or(bytes));
+        if length != bytes {
+            return Err(broken(format!("its external data has {length} bytes, its shape says {bytes}")));
+        }
+        let size = self.size_of(location).map_err(broken)?;
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            let end = "ends after the end of";
+            return Err(broken(format!(
+                "its external data ({length} bytes at {offset}) {end} '{location}' ({size} bytes)"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Size of the data file at `location`.
+    ///
+    /// **Errors:** it is not beneath the directory, or no file of its own.
+    fn size_of(&mut self, location: &str) -> Result<u64, String> {
+        if let Some(&size) = self.sizes.get(location) {
+            return Ok(size);
+        }
+        let is_plain = |component| matches!(component, Component::Normal(_) | Component::CurDir);
+        if location.is_empty() || location.contains('\0') || location.starts_with(MEMORY_MARKER) {
+            return Err(format!("its external location {location:?} names no file"));
+        }
+        if !Path::new(location).components().all(is_plain) {
+            return Err(format!("its external location {location:?} leaves the model's directory"));
+        }
+        let path = self.directory.join(location);
+        let target = path.canonicalize().map_err(|error| format!("its data file {location:?}: {error}"))?;
+        if !target.starts_with(&self.directory) {
+            return Err(format!("its external location {location:?} is a link that leaves the model's directory"));
+        }
+        let metadata = target.metadata().map_err(|error| format!("its data file {location:?}: {error}"))?;
+        if !metadata.is_file() {
+            return Err(format!("its data file {location:?} is not a file"));
+        }
+        if metadata.nlink() > 1 {
+            let hint = "another name of it may lie outside; copy it instead";
+            return Err(format!("its data file {location:?} is a hard link: {hint}"));
+        }
+        self.sizes.insert(location.to_owned(), metadata.len());
+        Ok(metadata.len())
+    }
+}

@@ -1,0 +1,223 @@
+//! Values to try a model with: ordinary rows, rows with extreme values, and sizes for dimensions that the graph leaves open.
+//!
+//! Rows are made one by one and joined, so that the same row can be run alone and beside others. They are the same in
+//! every process: loading a model twice finds the same.
+
+use std::sync::Arc;
+
+use mlserve_core::backend::{OutputTensor, TensorView};
+use mlserve_core::tensor::{DataType, element_count};
+
+use crate::model::spec::Port;
+use crate::number::{bfloat_bits, half_bits};
+use crate::session::Session;
+use crate::value::Failure;
+
+/// Sizes to try for open dimensions, likeliest first: sequences take any, images want 32 or more.
+const SIZES: [i64; 6] = [4, 1, 16, 32, 64, 224];
+
+/// Bounds (exclusive) to try for integers: identifiers start at 0, and even a table of one row has that.
+const INTEGER_BOUNDS: [i64; 3] = [4, 2, 1];
+
+/// Magnitude of an extreme number: far outside any sensible feature, yet its square still fits a float.
+const EXTREME: f64 = 1e6;
+
+/// Length of an extreme string.
+const LONG_STRING: usize = 1000;
+
+/// Most bytes of one input of one row; larger sizes of open dimensions are not tried.
+const MAX_ROW_BYTES: usize = 64 << 20;
+
+/// How a row is filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fill {
+    /// Floats within ±1, small integers, short strings; different for each seed.
+    Plain(u64),
+    /// Large positive numbers, long strings.
+    High,
+    /// Large negative numbers, empty strings.
+    Low,
+    /// Floats that are no numbers; otherwise as `High`.
+    NotANumber,
+}
+
+/// One input as it is tried.
+#[derive(Clone, Debug)]
+struct Slot {
+    datatype: DataType,
+    /// Dimensions of one row, or of the whole tensor if the model has no rows.
+    shape: Vec<i64>,
+}
+
+/// How one model can be tried.
+#[derive(Clone, Debug)]
+pub(crate) struct Probe {
+    slots: Vec<Slot>,
+    has_rows: bool,
+    /// Exclusive bound of plain integers.
+    bound: i64,
+    /// Whether extreme rows have extreme integers too; a model that looks values up refuses them.
+    pub(crate) extreme_integers: bool,
+}
+
+impl Probe {
+    /// Tries sizes and values until the model runs on one row; also returns what it answered.
+    ///
+    /// **Errors:** the last refusal, if none of them runs.
+    pub(crate) fn find(
+        session: &Arc<Session>,
+        inputs: &[Port],
+        has_rows: bool,
+        outputs: &[usize],
+    ) -> Result<(Self, Vec<OutputTensor>), Failure> {
+        let mut refusal = Failure::Output("its inputs are too large to try".to_owned());
+        let is_open = |port: &Port| port.spec.shape[usize::from(has_rows)..].contains(&-1);
+        let sizes = if inputs.iter().any(is_open) { &SIZES[..] } else { &SIZES[..1] };
+        let has_integers = inputs.iter().any(|port| is_integer(port.spec.datatype));
+        let bounds = if has_integers { &INTEGER_BOUNDS[..] } else { &INTEGER_BOUNDS[..1] };
+        for &size in sizes {
+            for &bound in bounds {
+                let slots: Vec<Slot> = inputs.iter().map(|port| slot(port, has_rows, size)).collect();
+                let fits = |slot: &Slot| slot.row_bytes().is_some_and(|bytes| bytes <= MAX_ROW_BYTES);
+                if !slots.iter().all(fits) {
+                    continue;
+                }
+                let probe = Self { slots, has_rows, bound, extreme_integers: true };
+                match probe.run(session, &[Fill::Plain(1)], outputs) {
+                    Ok(answer) => return Ok((probe, answer)),
+                    Err(failure) => refusal = failure,
+                }
+            }
+        }
+        Err(refusal)
+    }
+
+    /// Runs the model on these rows.
+    pub(crate) fn run(
+        &self,
+        session: &Arc<Session>,
+        rows: &[Fill],
+        outputs: &[usize],
+    ) -> Result<Vec<OutputTensor>, Failure> {
+        self.batch(rows).run(session, outputs)
+    }
+
+    /// The inputs of a run of these rows.
+    pub(crate) fn batch(&self, rows: &[Fill]) -> Batch {
+        let tensors = self.slots.iter().enumerate().map(|(index, slot)| {
+            let mut data = Vec::new();
+            for &fill in rows {
+                self.fill(index, slot, fill, &mut data);
+            }
+            let count = self.has_rows.then_some(rows.len() as i64);
+            (slot.datatype, count.into_iter().chain(slot.shape.iter().copied()).collect(), data)
+        });
+        Batch { tensors: tensors.collect() }
+    }
+
+    /// Appends one row of one input.
+    fn fill(&self, index: usize, slot: &Slot, fill: Fill, data: &mut Vec<u8>) {
+        let seed = if let Fill::Plain(seed) = fill { seed } else { 7 };
+        let mut noise = Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64 + 1) << 32);
+        for _ in 0..element_count(&slot.shape).unwrap_or(0) {
+            match slot.datatype {
+                DataType::Bytes => push_string(fill, &mut noise, data),
+                DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64 => {
+                    push_float(slot.datatype, float(fill, &mut noise), data);
+                }
+                datatype => self.push_integer(datatype, fill, &mut noise, data),
+            }
+        }
+    }
+
+    fn push_integer(&self, datatype: DataType, fill: Fill, noise: &mut Noise, data: &mut Vec<u8>) {
+        let (low, high): (i64, i64) = match datatype {
+            DataType::Bool => (0, 1),
+            DataType::Uint8 => (0, i64::from(u8::MAX)),
+            DataType::Int8 => (i64::from(i8::MIN), i64::from(i8::MAX)),
+            DataType::Uint16 => (0, i64::from(u16::MAX)),
+            DataType::Int16 => (i64::from(i16::MIN), i64::from(i16::MAX)),
+            DataType::Uint32 | DataType::Uint64 => (0, EXTREME as i64),
+            _ => (-EXTREME as i64, EXTREME as i64),
+        };
+        let (low, high) = if self.extreme_integers { (low, high) } else { (0, high.min(self.bound - 1)) };
+        let value = match fill {
+            Fill::Plain(_) => (noise.next() % self.bound as u64) as i64 % (high + 1),
+            Fill::High | Fill::NotANumber => high,
+            Fill::Low => low,
+        };
+        data.extend_from_slice(&value.to_le_bytes()[..datatype.size().unwrap_or(0)]);
+    }
+}
+
+impl Slot {
+    fn row_bytes(&self) -> Option<usize> {
+        element_count(&self.shape)?.checked_mul(self.datatype.size().unwrap_or(LONG_STRING))
+    }
+}
+
+fn slot(port: &Port, has_rows: bool, size: i64) -> Slot {
+    let dimensions = port.spec.shape.iter().skip(usize::from(has_rows));
+    let shape = dimensions.map(|&dimension| if dimension < 0 { size } else { dimension }).collect();
+    Slot { datatype: port.spec.datatype, shape }
+}
+
+fn is_integer(datatype: DataType) -> bool {
+    use DataType::{Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64};
+    matches!(datatype, Int8 | Int16 | Int32 | Int64 | Uint8 | Uint16 | Uint32 | Uint64)
+}
+
+fn float(fill: Fill, noise: &mut Noise) -> f64 {
+    let unit = (noise.next() >> 11) as f64 / (1_u64 << 52) as f64 - 1.0;
+    match fill {
+        Fill::Plain(_) => unit,
+        Fill::High => EXTREME * (1.0 + 0.1 * unit),
+        Fill::Low => -EXTREME * (1.0 + 0.1 * unit),
+        Fill::NotANumber => f64::NAN,
+    }
+}
+
+fn push_float(datatype: DataType, value: f64, data: &mut Vec<u8>) {
+    match datatype {
+        DataType::Fp16 => data.extend_from_slice(&half_bits(value as f32).to_le_bytes()),
+        DataType::Bf16 => data.extend_from_slice(&bfloat_bits(value as f32).to_le_bytes()),
+        DataType::Fp64 => data.extend_from_slice(&value.to_le_bytes()),
+        _ => data.extend_from_slice(&(value as f32).to_le_bytes()),
+    }
+}
+
+fn push_string(fill: Fill, noise: &mut Noise, data: &mut Vec<u8>) {
+    let length = match fill {
+        Fill::Plain(_) => 1 + (noise.next() % 8) as usize,
+        Fill::High | Fill::NotANumber => LONG_STRING,
+        Fill::Low => 0,
+    };
+    data.extend_from_slice(&(length as u32).to_le_bytes());
+    data.extend((0..length).map(|_| b'a' + (noise.next() % 26) as u8));
+}
+
+/// The inputs of one run.
+pub(crate) struct Batch {
+    tensors: Vec<(DataType, Vec<i64>, Vec<u8>)>,
+}
+
+impl Batch {
+    pub(crate) fn run(&self, session: &Arc<Session>, outputs: &[usize]) -> Result<Vec<OutputTensor>, Failure> {
+        let view = |(datatype, shape, data)| TensorView { datatype, shape, data };
+        let tensors = self.tensors.iter().map(|(datatype, shape, data)| (*datatype, &shape[..], &data[..]));
+        session.run(&tensors.map(view).collect::<Vec<_>>(), outputs)
+    }
+}
+
+/// A small generator of numbers that look random (xorshift64, Marsaglia 2003).
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.max(1);
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}

@@ -1,0 +1,148 @@
+//! One ONNX Runtime session: made once per version, run by any number of threads at once. Hot path.
+//!
+//! Concurrent runs are sound: ONNX Runtime documents `Run` of one session as thread safe, and a test holds it to it.
+
+use std::ffi::{CString, c_char};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr;
+use std::sync::Arc;
+
+use mlserve_core::backend::{OutputTensor, TensorView};
+use ort_sys::{OrtSession, OrtValue};
+use smallvec::SmallVec;
+
+use crate::api::Status;
+use crate::options::SessionOptions;
+use crate::runtime::Runtime;
+use crate::value::{Failure, Value, take_output};
+
+/// A model's session.
+pub(crate) struct Session {
+    runtime: Arc<Runtime>,
+    raw: *mut OrtSession,
+    input_names: Names,
+    output_names: Names,
+}
+
+// SAFETY: a session may be run and released on any thread, and runs may happen at once; the names are never written.
+unsafe impl Send for Session {}
+// SAFETY: as above.
+unsafe impl Sync for Session {}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("inputs", &self.input_names.texts).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // SAFETY: the session is ours, no run is in flight (runs borrow it), and it is released once.
+        unsafe { (self.runtime.api().table().ReleaseSession)(self.raw) };
+    }
+}
+
+/// C strings and the array of pointers to them that a run takes.
+struct Names {
+    texts: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+impl Names {
+    /// **Errors:** a NUL inside a name.
+    fn new<'a>(names: impl Iterator<Item = &'a str>) -> Result<Self, Status> {
+        let nul = |_| Status { code: 0, message: "a name has a NUL byte inside".to_owned() };
+        let texts = names.map(CString::new).collect::<Result<Vec<_>, _>>().map_err(nul)?;
+        let pointers = texts.iter().map(|text| text.as_ptr()).collect();
+        Ok(Self { texts, pointers })
+    }
+}
+
+impl Session {
+    /// Loads the model at `path` for runs of `threads` threads each.
+    ///
+    /// `inputs` and `outputs` are the graph's names in the order that runs use.
+    pub(crate) fn new<'a>(
+        runtime: &Arc<Runtime>,
+        path: &Path,
+        threads: usize,
+        inputs: impl Iterator<Item = &'a str>,
+        outputs: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, Status> {
+        let nul = |_| Status { code: 0, message: "the path has a NUL byte inside".to_owned() };
+        let path = CString::new(path.as_os_str().as_bytes()).map_err(nul)?;
+        let (input_names, output_names) = (Names::new(inputs)?, Names::new(outputs)?);
+        let options = SessionOptions::new(runtime.api(), threads)?;
+        let api = runtime.api();
+        let mut raw = ptr::null_mut();
+        // SAFETY: environment, path and options are alive during the call.
+        api.check(unsafe {
+            (api.table().CreateSession)(runtime.env(), path.as_ptr(), options.as_ptr(), &raw mut raw)
+        })?;
+        Ok(Self { runtime: Arc::clone(runtime), raw, input_names, output_names })
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Runs the model on all `inputs` and returns the outputs with the indices `outputs`, in that order.
+    pub(crate) fn run(
+        self: &Arc<Self>,
+        inputs: &[TensorView<'_>],
+        outputs: &[usize],
+    ) -> Result<Vec<OutputTensor>, Failure> {
+        if inputs.len() != self.input_names.pointers.len() {
+            let (got, want) = (inputs.len(), self.input_names.pointers.len());
+            return Err(Failure::Input(format!("{got} inputs were given, the model takes {want}")));
+        }
+        let mut values = SmallVec::<[Value<'_>; 8]>::with_capacity(inputs.len());
+        for view in inputs {
+            values.push(Value::new(&self.runtime, view)?);
+        }
+        let mut written: SmallVec<[*mut OrtValue; 8]> = SmallVec::from_elem(ptr::null_mut(), outputs.len());
+        self.run_values(&values, outputs, &mut written)?;
+        // All are taken before the first error is returned, so that none leaks.
+        let taken: SmallVec<[_; 8]> = written.into_iter().map(|raw| take_output(self, raw, inputs)).collect();
+        taken.into_iter().collect()
+    }
+
+    fn run_values(
+        &self,
+        inputs: &[Value<'_>],
+        outputs: &[usize],
+        written: &mut [*mut OrtValue],
+    ) -> Result<(), Failure> {
+        let values: SmallVec<[_; 8]> = inputs.iter().map(Value::as_ptr).collect();
+        let names: SmallVec<[_; 8]> =
+            outputs.iter().filter_map(|&index| self.output_names.pointers.get(index).copied()).collect();
+        if names.len() != written.len() {
+            return Err(Failure::Input("an output that the model does not have was asked for".to_owned()));
+        }
+        let api = self.runtime.api();
+        // SAFETY: session, names and values are alive during the call; each array is as long as the length passed with
+        // it; outputs are null, so the runtime allocates them, and they are ours afterwards.
+        let status = unsafe {
+            (api.table().Run)(
+                self.raw,
+                ptr::null(),
+                self.input_names.pointers.as_ptr(),
+                values.as_ptr(),
+                values.len(),
+                names.as_ptr(),
+                names.len(),
+                written.as_mut_ptr(),
+            )
+        };
+        let result = api.check(status);
+        if result.is_err() {
+            // Nothing is written when a run fails, but a leak would be silent: release what is there.
+            for raw in written.iter_mut().filter(|raw| !raw.is_null()) {
+                drop(Value::from_raw(&self.runtime, std::mem::replace(raw, ptr::null_mut())));
+            }
+        }
+        Ok(result?)
+    }
+}

@@ -1,0 +1,51 @@
+//! Memory of dropped versions goes back to the system. A process of its own: nothing else may allocate meanwhile.
+
+mod support;
+
+use std::sync::{Mutex, PoisonError};
+
+use mlserve_ort::release_memory;
+use support::models::{bomb, mlp, noise};
+use support::{Owned, Scratch, load, options, run, runtime};
+
+/// The tests of this file take turns: each measures the whole process.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Resident set of this process, in bytes.
+fn resident_bytes() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: usize = text.split(' ').nth(1).and_then(|field| field.parse().ok()).expect("a number");
+    pages * 4096
+}
+
+#[test]
+fn swapping_a_model_twenty_times_gives_its_memory_back() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let scratch = Scratch::new();
+    let path = mlp(1024, 12_000, 3).write(scratch.path(), "model");
+    let cycle = |_| {
+        let model = mlserve_ort::load(&runtime(), &path, &options()).expect("loads");
+        let input = Owned::floats(&[8, 1024], &noise(8 * 1024));
+        run(&*model.backend, &[input], &[0]).expect("runs");
+        drop(model);
+        release_memory();
+        resident_bytes()
+    };
+    // The first swaps fill caches that stay; a leak of the weights would be 50 MB a swap.
+    let settled = (0..5).map(cycle).fold(0, usize::max);
+    let late = (5..20).map(cycle).skip(10).fold(usize::MAX, usize::min);
+    assert!(late * 10 <= settled * 11, "after five swaps {settled} bytes, after twenty {late}");
+}
+
+#[test]
+fn memory_of_one_large_answer_is_given_back() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let model = load(bomb());
+    let before = resident_bytes();
+    let answer = run(&*model.backend, &[Owned::int64s(&[1], &[50_000_000])], &[0]).expect("runs");
+    assert!(resident_bytes() > before + 190_000_000);
+    drop(answer);
+    release_memory();
+    let after = resident_bytes();
+    assert!(after < before + 20_000_000, "before {before} bytes, after {after}");
+}

@@ -1,0 +1,83 @@
+//! Models that several tests use.
+
+use super::onnx::{Builder, FLOAT, INT64, floats, int64s};
+
+/// Small numbers that look random and are the same every time.
+pub fn noise(count: usize) -> Vec<f32> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / 8_388_608.0 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// `inputs` → `hidden` → `outputs`, with rectifier and softmax.
+pub fn mlp(inputs: i64, hidden: i64, outputs: i64) -> Builder {
+    let size = |rows: i64, columns: i64| (rows * columns) as usize;
+    Builder::new()
+        .input("x", FLOAT, &[-1, inputs])
+        .initial(floats("w1", &[inputs, hidden], &noise(size(inputs, hidden))))
+        .initial(floats("w2", &[hidden, outputs], &noise(size(hidden, outputs))))
+        .node("MatMul", &["x", "w1"], &["h"], &[])
+        .node("Relu", &["h"], &["r"], &[])
+        .node("MatMul", &["r", "w2"], &["y"], &[])
+        .node("Softmax", &["y"], &["p"], &[])
+        .output("p", FLOAT, &[-1, outputs])
+}
+
+/// Looks up rows of a table of ten.
+pub fn embedding() -> Builder {
+    Builder::new()
+        .input("ids", INT64, &[-1, 4])
+        .initial(floats("table", &[10, 3], &noise(30)))
+        .node("Gather", &["table", "ids"], &["y"], &[])
+        .output("y", FLOAT, &[-1, 4, 3])
+}
+
+/// Eight bytes in, as many floats out as they say.
+pub fn bomb() -> Builder {
+    Builder::new().input("count", INT64, &[1]).node("ConstantOfShape", &["count"], &["y"], &[]).output(
+        "y",
+        FLOAT,
+        &[-2],
+    )
+}
+
+/// Each row less the mean of all rows.
+pub fn mixing() -> Builder {
+    Builder::new()
+        .input("x", FLOAT, &[-1, 4])
+        .node("ReduceMean", &["x"], &["m"], &[super::onnx::ints("axes", &[0])])
+        .node("Sub", &["x", "m"], &["y"], &[])
+        .output("y", FLOAT, &[-1, 4])
+}
+
+/// A softmax over all rows at once, behind reshapes that the scan does not follow.
+pub fn hidden_mixing() -> Builder {
+    Builder::new()
+        .input("x", FLOAT, &[-1, 4])
+        .initial(int64s("shape", &[2], &[1, -1]))
+        .initial(int64s("back", &[2], &[-1, 4]))
+        .node("Reshape", &["x", "shape"], &["flat"], &[])
+        .node("Softmax", &["flat"], &["s"], &[])
+        .node("Reshape", &["s", "back"], &["y"], &[])
+        .output("y", FLOAT, &[-1, 4])
+}
+
+/// 4 → 3, weights and activations quantised from the values of each run.
+pub fn dynamically_quantised() -> Builder {
+    let weights: Vec<u8> = (0..12_u8).map(|index| index.wrapping_mul(21) ^ 0x55).collect();
+    Builder::new()
+        .input("x", FLOAT, &[-1, 4])
+        .initial(super::onnx::raw("w", super::onnx::INT8, &[4, 3], &weights))
+        .initial(floats("scale", &[], &[0.02]))
+        .node("DynamicQuantizeLinear", &["x"], &["q", "s", "z"], &[])
+        .node("MatMulInteger", &["q", "w", "z"], &["i"], &[])
+        .node("Cast", &["i"], &["f"], &[super::onnx::int("to", 1)])
+        .node("Mul", &["s", "scale"], &["k"], &[])
+        .node("Mul", &["f", "k"], &["y"], &[])
+        .output("y", FLOAT, &[-1, 3])
+}
