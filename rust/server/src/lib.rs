@@ -1,1 +1,33 @@
-//! Placeholder
+//! The data plane of mlserve: sockets, HTTP, gRPC, health and drain; and the plain binary's command line.
+//!
+//! The files are the stages that the core does not have: [`listen`](self) accepts, `connection` tells the protocols
+//! apart, `http2`/`grpc` and `http1`/`http` decode and answer, `front` serves metrics and leads through the end.
+//! This crate knows no Python. See docs/architecture.md.
+
+#![forbid(unsafe_code)]
+
+mod access;
+mod body;
+pub mod cli;
+mod connection;
+mod event_loop;
+pub mod front;
+mod grpc;
+mod http;
+mod http1;
+mod http2;
+mod inflate;
+mod inspect;
+mod listen;
+pub mod loader;
+mod metadata;
+pub mod metrics;
+mod process;
+mod proto;
+mod repository;
+mod resources;
+pub mod server;
+pub mod settings;
+mod status;
+mod telemetry;
+pub mod text;

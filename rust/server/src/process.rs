@@ -6,8 +6,10 @@ use arc_swap::ArcSwap;
 use mlserve_core::budget::Budget;
 use mlserve_core::clock::Clock;
 use mlserve_core::config::Settings;
+use mlserve_core::pipeline::Shared;
 use mlserve_core::plan::Plan;
 
+use crate::access::AccessLog;
 use crate::status::Status;
 
 /// One running server. Two may live in one process.
@@ -23,6 +25,8 @@ pub struct Process {
     pub status: Status,
     /// Bytes of requests and answers.
     pub bytes: Arc<Budget>,
-    /// Requests in flight.
-    pub requests: Arc<Budget>,
+    /// What the pipelines of all loops share.
+    pub shared: Arc<Shared>,
+    /// The access log, if there is one.
+    pub access_log: Option<AccessLog>,
 }

@@ -1,0 +1,318 @@
+//! Reads a request's body within its limits, over HTTP/1.1 and HTTP/2 alike. Hot path.
+//!
+//! Bytes are reserved from the process's budget before the sender is given window for more. A body that is too large,
+//! too slow or too expensive is refused as soon as that is known. Small pieces are joined, so that a body costs at most
+//! twice its size however it was cut up. Must not know what the bytes mean.
+
+use std::future::poll_fn;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use mlserve_core::budget::Reservation;
+use mlserve_core::config::LimitSettings;
+use mlserve_core::error::{Error, Kind, Result};
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::event_loop::LoopContext;
+
+/// Pieces below this size are copied together: each keeps a whole receive buffer alive, of about this size.
+const SMALL_PIECE: usize = 4 << 10;
+
+/// Bodies up to this size leave their window to the end of their stream: telling the sender earlier costs more than it
+/// brings.
+const LAZY_WINDOW: usize = 1 << 10;
+
+/// A body that is still to be read.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// None.
+    Empty,
+    /// All of it, already here.
+    Full(Bytes),
+    /// Of a request over HTTP/1.1.
+    Http1(Incoming),
+    /// Of a request over HTTP/2.
+    Http2(h2::RecvStream),
+}
+
+/// A whole body, and the budget it holds.
+#[derive(Debug)]
+pub struct Collected {
+    /// In order; nearly always one.
+    pub pieces: SmallVec<[Bytes; 1]>,
+    /// Bytes in all pieces.
+    pub len: usize,
+    /// To be held as long as the bytes are.
+    pub reservation: Reservation,
+}
+
+impl RequestBody {
+    /// Reads the whole body, of at most `limit` bytes. `content_length`: what the sender said it would be.
+    ///
+    /// **Errors:** too large; out of budget; too slow; cancelled, if the sender gave up.
+    pub async fn collect(
+        self,
+        context: &LoopContext,
+        limit: usize,
+        content_length: Option<usize>,
+    ) -> Result<Collected> {
+        let mut collector = Collector::new(context, self, limit, content_length)?;
+        collector.finish().await?;
+        collector.into_collected()
+    }
+
+    /// The next piece, `None` at the end. Its window is not given back; see [`Self::release`].
+    ///
+    /// **Errors:** the sender gave up.
+    pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        match self {
+            RequestBody::Empty => Poll::Ready(None),
+            RequestBody::Full(_) => {
+                let RequestBody::Full(bytes) = mem::replace(self, RequestBody::Empty) else { return Poll::Ready(None) };
+                Poll::Ready(Some(Ok(bytes)))
+            }
+            RequestBody::Http1(body) => loop {
+                match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                    None => return Poll::Ready(None),
+                    Some(Err(_)) => return Poll::Ready(Some(Err(gone()))),
+                    Some(Ok(frame)) => {
+                        if let Ok(bytes) = frame.into_data() {
+                            return Poll::Ready(Some(Ok(bytes)));
+                        }
+                    }
+                }
+            },
+            RequestBody::Http2(body) => body.poll_data(cx).map_err(|_| gone()),
+        }
+    }
+
+    /// Gives the sender window for `bytes` more.
+    pub(crate) fn release(&mut self, bytes: usize) {
+        if let RequestBody::Http2(body) = self {
+            // Fails only if the stream is gone, which the next piece tells.
+            let _ = body.flow_control().release_capacity(bytes);
+        }
+    }
+
+    /// Whether the end has been seen; `false` may only mean that one has to look.
+    fn is_at_end(&self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Full(_) => false,
+            RequestBody::Http1(body) => body.is_end_stream(),
+            RequestBody::Http2(body) => body.is_end_stream(),
+        }
+    }
+}
+
+/// A body as it comes in.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    context: LoopContext,
+    body: RequestBody,
+    gathered: Gathered,
+    limit: usize,
+    /// Nothing is reserved before the first byte, so that a body in one piece reserves once.
+    reservation: Option<Reservation>,
+}
+
+impl Collector {
+    /// Begins to read `body`; reserves `content_length` at once.
+    ///
+    /// **Errors:** too large; out of budget.
+    pub(crate) fn new(
+        context: &LoopContext,
+        body: RequestBody,
+        limit: usize,
+        content_length: Option<usize>,
+    ) -> Result<Self> {
+        let reservation = match content_length {
+            Some(length) if length > limit => return Err(too_large(limit)),
+            Some(length) => Some(context.reserve(length)?),
+            None => None,
+        };
+        Ok(Self { context: context.clone(), body, gathered: Gathered::default(), limit, reservation })
+    }
+
+    /// Takes in what is there. Ready: the body is complete, or refused.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        while !self.body.is_at_end() {
+            match ready!(self.body.poll_piece(cx)) {
+                Some(piece) => self.push(piece?)?,
+                None => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn push(&mut self, piece: Bytes) -> Result<()> {
+        let added = piece.len();
+        let len = self.gathered.len.saturating_add(added);
+        if len > self.limit {
+            return Err(too_large(self.limit));
+        }
+        match &mut self.reservation {
+            None => self.reservation = Some(self.context.reserve(len)?),
+            Some(held) => {
+                let more = len.saturating_sub(held.units());
+                if more > 0 && !held.grow(more) {
+                    return Err(out_of_budget(len));
+                }
+            }
+        }
+        self.gathered.push(piece);
+        if self.gathered.len > LAZY_WINDOW {
+            self.body.release(added);
+        }
+        Ok(())
+    }
+
+    /// Waits for the rest.
+    ///
+    /// **Errors:** too large; out of budget; too slow; cancelled.
+    pub(crate) async fn finish(&mut self) -> Result<()> {
+        let pace = Pace::start(&self.context.process().settings.limits);
+        loop {
+            let before = self.gathered.len;
+            let progress = poll_fn(|cx| match self.poll(cx) {
+                Poll::Ready(done) => Poll::Ready(Some(done)),
+                // Wake up with each piece: it moves the moment when the body is too slow.
+                Poll::Pending if self.gathered.len > before => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            });
+            match tokio::time::timeout_at(pace.too_slow_at(before), progress).await {
+                Ok(Some(done)) => return done,
+                Ok(None) => {}
+                Err(_) => return Err(too_slow()),
+            }
+        }
+    }
+
+    /// The body, once it is complete.
+    ///
+    /// **Errors:** out of budget, if not even an empty body fits.
+    pub(crate) fn into_collected(mut self) -> Result<Collected> {
+        let len = self.gathered.len;
+        let mut reservation = match self.reservation {
+            Some(reservation) => reservation,
+            None => self.context.reserve(0)?,
+        };
+        reservation.shrink_to(len);
+        Ok(Collected { pieces: mem::take(self.gathered.sealed()), len, reservation })
+    }
+}
+
+/// Received bytes in order, with small pieces joined.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    pieces: SmallVec<[Bytes; 1]>,
+    /// Small pieces that came after those.
+    tail: Vec<u8>,
+    len: usize,
+}
+
+impl Gathered {
+    /// Adds a piece at the end. The first is kept as it is: nearly always it is the only one.
+    pub(crate) fn push(&mut self, piece: Bytes) {
+        self.len += piece.len();
+        if piece.len() < SMALL_PIECE && !self.pieces.is_empty() {
+            self.tail.extend_from_slice(&piece);
+        } else if !piece.is_empty() {
+            self.sealed().push(piece);
+        }
+    }
+
+    /// Bytes in all pieces.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The bytes in order.
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().map(|piece| &piece[..]).chain([&self.tail[..]])
+    }
+
+    fn sealed(&mut self) -> &mut SmallVec<[Bytes; 1]> {
+        if !self.tail.is_empty() {
+            self.pieces.push(mem::take(&mut self.tail).into());
+        }
+        &mut self.pieces
+    }
+
+    /// Takes `count` bytes from the front; there are at least as many.
+    pub(crate) fn take(&mut self, mut count: usize) -> SmallVec<[Bytes; 1]> {
+        self.len -= count;
+        let pieces = self.sealed();
+        let mut taken = SmallVec::new();
+        let mut spent = 0;
+        for piece in pieces.iter_mut() {
+            if count == 0 {
+                break;
+            }
+            let part = piece.split_to(count.min(piece.len()));
+            count -= part.len();
+            taken.push(part);
+            spent += usize::from(piece.is_empty());
+        }
+        pieces.drain(..spent);
+        taken
+    }
+}
+
+/// How fast a body has to come: a grace, then a rate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    started: Instant,
+    grace: Duration,
+    bytes_per_second: u64,
+}
+
+/// Where "never" lies: far enough, and still safe to add to.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+impl Pace {
+    /// A body that starts now.
+    pub(crate) fn start(limits: &LimitSettings) -> Self {
+        Self::with(Duration::from_millis(limits.body_grace_ms), limits.min_body_rate)
+    }
+
+    /// Bytes that start to flow now; a rate of 0 means that the grace is enough for ever.
+    pub(crate) fn with(grace: Duration, bytes_per_second: u64) -> Self {
+        Self { started: Instant::now(), grace, bytes_per_second }
+    }
+
+    /// When a flow of which `bytes` are here has been too slow.
+    pub(crate) fn too_slow_at(&self, bytes: usize) -> Instant {
+        let earned = match self.bytes_per_second {
+            0 => NEVER,
+            rate => Duration::from_secs_f64(bytes as f64 / rate as f64).min(NEVER),
+        };
+        self.started + self.grace.min(NEVER) + earned
+    }
+}
+
+#[cold]
+fn too_large(limit: usize) -> Error {
+    Error::too_large(format!("the body is larger than {limit} bytes, which is the limit"))
+}
+
+#[cold]
+fn out_of_budget(bytes: usize) -> Error {
+    Error::new(Kind::OutOfBudget, format!("a body of {bytes} bytes would exceed the server's byte budget"))
+}
+
+#[cold]
+pub(crate) fn too_slow() -> Error {
+    Error::new(Kind::SlowClient, "the body arrived too slowly")
+}
+
+#[cold]
+fn gone() -> Error {
+    Error::new(Kind::Cancelled, "the caller gave up before its body was complete")
+}

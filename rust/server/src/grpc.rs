@@ -1,0 +1,301 @@
+//! Stage 2 and 10 for gRPC: which RPC a stream calls, and who answers it. Hot path.
+//!
+//! `ModelInfer` with a body that came with its header is decoded and submitted right here, inside the connection's own
+//! task; so are the small unary RPCs. Only what has to wait (the rest of a body, a thread for a large one, a stream)
+//! gets a task.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::Method;
+use mlserve_core::budget::Reservation;
+use mlserve_core::error::{Error, Kind, Result};
+use mlserve_core::request::{Protocol, Request};
+use tokio::task::spawn_local;
+
+use self::frame::{Encoded, PREFIX_BYTES, Pieces};
+use self::reply::{InferReply, Responder, off_loop};
+use self::service::Unary;
+use self::trail::Trail;
+use crate::body::{Collected, Collector, RequestBody};
+use crate::event_loop::LoopContext;
+use crate::http2::Connected;
+use crate::inflate::Encoding;
+use crate::metadata::{Content, Metadata};
+
+mod contents;
+mod decode;
+mod encode;
+#[cfg(test)]
+mod fixture;
+mod frame;
+mod health;
+mod parameters;
+mod reader;
+mod reflection;
+mod reply;
+mod service;
+mod status;
+mod stream;
+mod trail;
+
+pub(crate) use reflection::Reflection;
+pub(crate) use reply::ReplySettings;
+pub(crate) use service::{EXTENSIONS, properties};
+
+/// What a path calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rpc {
+    Infer,
+    InferStream,
+    Unary(Unary),
+    HealthWatch,
+    Reflection(&'static str),
+    /// Of the protocol, but not offered here.
+    NotOffered,
+    Unknown,
+}
+
+impl Rpc {
+    /// The RPC of a path, and the path for the access log.
+    fn from_path(path: &str) -> (Self, &'static str) {
+        const CALLS: [(&str, Rpc); 11] = [
+            ("/inference.GRPCInferenceService/ModelInfer", Rpc::Infer),
+            ("/inference.GRPCInferenceService/ModelStreamInfer", Rpc::InferStream),
+            ("/inference.GRPCInferenceService/ServerLive", Rpc::Unary(Unary::ServerLive)),
+            ("/inference.GRPCInferenceService/ServerReady", Rpc::Unary(Unary::ServerReady)),
+            ("/inference.GRPCInferenceService/ModelReady", Rpc::Unary(Unary::ModelReady)),
+            ("/inference.GRPCInferenceService/ServerMetadata", Rpc::Unary(Unary::ServerMetadata)),
+            ("/inference.GRPCInferenceService/ModelMetadata", Rpc::Unary(Unary::ModelMetadata)),
+            ("/grpc.health.v1.Health/Check", Rpc::Unary(Unary::HealthCheck)),
+            ("/grpc.health.v1.Health/Watch", Rpc::HealthWatch),
+            (reflection::V1_PATH, Rpc::Reflection(reflection::V1_PATH)),
+            (reflection::V1ALPHA_PATH, Rpc::Reflection(reflection::V1ALPHA_PATH)),
+        ];
+        if let Some(&(path, rpc)) = CALLS.iter().find(|(call, _)| *call == path) {
+            return (rpc, path);
+        }
+        match path.strip_prefix("/inference.GRPCInferenceService/") {
+            Some(name) if NOT_OFFERED.contains(&name) => (Rpc::NotOffered, "not_offered"),
+            _ => (Rpc::Unknown, "unknown"),
+        }
+    }
+}
+
+/// RPCs of Triton's protocol that this server does not have.
+const NOT_OFFERED: [&str; 13] = [
+    "ModelConfig",
+    "ModelStatistics",
+    "RepositoryIndex",
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
+    "SystemSharedMemoryStatus",
+    "SystemSharedMemoryRegister",
+    "SystemSharedMemoryUnregister",
+    "CudaSharedMemoryStatus",
+    "CudaSharedMemoryRegister",
+    "CudaSharedMemoryUnregister",
+    "TraceSetting",
+    "LogSettings",
+];
+
+/// A unary call on its way to its answer.
+struct Call {
+    context: LoopContext,
+    rpc: Rpc,
+    encoding: Encoding,
+    /// `None`: when it is submitted, which is as soon as it has been decoded.
+    arrived: Option<Instant>,
+    deadline: Option<Instant>,
+    responder: Responder,
+}
+
+/// Serves one stream, if it is a gRPC call; otherwise gives it back.
+pub(crate) fn accept(
+    connected: &Rc<Connected>,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) -> Option<(http::Request<RecvStream>, SendResponse<Bytes>)> {
+    let mut metadata = Metadata::read(request.headers());
+    if metadata.content == Content::Other {
+        return Some((request, respond));
+    }
+    let context = &connected.context;
+    let (rpc, route) = Rpc::from_path(request.uri().path());
+    let trail = Trail::begin(context, route, &metadata.echo);
+    let echo = std::mem::take(&mut metadata.echo);
+    let responder = Responder::new(respond, connected.reply, metadata.answer_encoding(), echo, trail);
+    match check(&metadata, request.method(), rpc, request.uri().path()) {
+        Ok(()) => start(connected, rpc, &metadata, request.into_body(), responder),
+        Err(error) => refuse(context, responder, &error),
+    }
+    None
+}
+
+/// What can be refused before the body is looked at.
+fn check(metadata: &Metadata, method: &Method, rpc: Rpc, path: &str) -> Result<()> {
+    if *method != Method::POST {
+        return Err(Error::new(Kind::MethodNotAllowed, "gRPC calls use the HTTP method POST"));
+    }
+    if metadata.content == Content::Foreign {
+        return Err(Error::new(Kind::NotOffered, "the content-type is not offered; offered is application/grpc+proto"));
+    }
+    match rpc {
+        Rpc::NotOffered => Err(not_offered(path)),
+        Rpc::Unknown => Err(unknown(path)),
+        _ => Ok(()),
+    }
+}
+
+fn start(connected: &Rc<Connected>, rpc: Rpc, metadata: &Metadata, body: RecvStream, responder: Responder) {
+    let context = &connected.context;
+    let facts = metadata.message_encoding().and_then(|encoding| Ok((encoding, metadata.timeout()?)));
+    let (encoding, timeout) = match facts {
+        Ok(facts) => facts,
+        Err(error) => return refuse(context, responder, &error),
+    };
+    let deadline = timeout.map(|timeout| context.now() + timeout);
+    match rpc {
+        Rpc::InferStream => {
+            let call = stream::StreamCall {
+                encoding,
+                answer_encoding: metadata.answer_encoding(),
+                deadline,
+                wants_grpc_errors: metadata.wants_grpc_errors,
+            };
+            spawn_local(stream::serve(context.clone(), call, body, responder));
+        }
+        Rpc::Reflection(path) => match connected.reflection.call(path, body) {
+            Ok(answering) => drop(spawn_local(reflection::answer(context.clone(), answering, responder))),
+            Err(error) => refuse(context, responder, &error),
+        },
+        _ => {
+            let call = Call { context: context.clone(), rpc, encoding, arrived: None, deadline, responder };
+            call.receive(RequestBody::Http2(body), metadata.content_length);
+        }
+    }
+}
+
+impl Call {
+    /// Takes the body if it is here already; otherwise waits for it in a task.
+    fn receive(mut self, body: RequestBody, content_length: Option<usize>) {
+        let limit = self.context.process().settings.limits.max_body_bytes.saturating_add(PREFIX_BYTES);
+        let mut collector = match Collector::new(&self.context, body, limit, content_length) {
+            Ok(collector) => collector,
+            Err(error) => return self.refuse(&error),
+        };
+        match collector.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => self.open(collector.into_collected()),
+            Poll::Ready(Err(error)) => self.refuse(&error),
+            Poll::Pending => {
+                self.arrived = Some(self.context.now());
+                spawn_local(async move {
+                    match collector.finish().await {
+                        Ok(()) => self.open(collector.into_collected()),
+                        Err(error) => self.refuse(&error),
+                    }
+                });
+            }
+        }
+    }
+
+    /// Takes the message out of the complete body; a large or compressed one goes to a thread first.
+    fn open(mut self, collected: Result<Collected>) {
+        let limit = self.context.process().settings.limits.max_body_bytes;
+        let opened = collected.and_then(|Collected { pieces, len, reservation }| {
+            if let Some(trail) = &mut self.responder.trail {
+                trail.received(len);
+            }
+            Ok((frame::single(pieces, len, self.encoding, limit)?, reservation))
+        });
+        match opened {
+            Ok((message, reservation)) if message.is_large() => {
+                self.arrived = self.arrived.or_else(|| Some(self.context.now()));
+                drop(spawn_local(self.serve_large(message, reservation)));
+            }
+            Ok((message, mut reservation)) => match message.open(limit, &mut reservation) {
+                Ok(pieces) => self.serve(&pieces, reservation),
+                Err(error) => self.refuse(&error),
+            },
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    fn serve(self, pieces: &Pieces, mut reservation: Reservation) {
+        match self.rpc {
+            Rpc::Infer => {
+                let decoded = decode::decode(pieces, &self.context.process().settings.limits, &mut reservation);
+                self.submit(decoded.map_err(|refused| refused.error), reservation);
+            }
+            Rpc::Unary(rpc) => match service::answer(&self.context, rpc, pieces) {
+                Ok(message) => self.responder.send(message, Some(reservation)),
+                Err(error) => self.refuse(&error),
+            },
+            _ => match service::parsed(pieces) {
+                Ok(request) => drop(spawn_local(health::watch(self.context, request, self.responder))),
+                Err(error) => self.refuse(&error),
+            },
+        }
+    }
+
+    /// As [`Self::serve`], with the heavy part on another thread.
+    async fn serve_large(self, message: Encoded, reservation: Reservation) {
+        let process = self.context.process().clone();
+        let is_infer = self.rpc == Rpc::Infer;
+        let work = off_loop(move || {
+            let mut reservation = reservation;
+            let limits = &process.settings.limits;
+            let pieces = message.open(limits.max_body_bytes, &mut reservation)?;
+            let decoded = is_infer.then(|| decode::decode(&pieces, limits, &mut reservation)).transpose();
+            let decoded = decoded.map_err(|refused| refused.error)?;
+            Ok((pieces, decoded, reservation))
+        });
+        match work.await {
+            Ok(Ok((_, Some(request), reservation))) => self.submit(Ok(request), reservation),
+            Ok(Ok((pieces, None, reservation))) => self.serve(&pieces, reservation),
+            Ok(Err(error)) => self.refuse(&error),
+            // A panic there is a bug; the caller gets an answer all the same.
+            Err(_) => self.refuse(&Error::internal("the request could not be decoded")),
+        }
+    }
+
+    fn submit(mut self, decoded: Result<Request>, reservation: Reservation) {
+        match decoded {
+            Ok(mut request) => {
+                request.arrived = self.arrived;
+                request.deadline = self.deadline;
+                request.reservation = Some(reservation);
+                if let Some(trail) = &mut self.responder.trail {
+                    trail.asked(&request.model_name, &request.id);
+                }
+                self.context.submit(request, Box::new(InferReply(self.responder)));
+            }
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    fn refuse(self, error: &Error) {
+        refuse(&self.context, self.responder, error);
+    }
+}
+
+fn refuse(context: &LoopContext, responder: Responder, error: &Error) {
+    context.count_refused(Protocol::Grpc, error);
+    responder.refuse(error);
+}
+
+#[cold]
+fn not_offered(path: &str) -> Error {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    Error::new(Kind::NotOffered, format!("the RPC {name} is not offered"))
+}
+
+#[cold]
+fn unknown(path: &str) -> Error {
+    Error::new(Kind::UnknownRoute, format!("unknown RPC '{}'", decode::quoted(path)))
+}
+

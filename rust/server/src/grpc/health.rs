@@ -1,0 +1,88 @@
+//! `grpc.health.v1`: the whole server, the inference service and each model, asked once or watched.
+//!
+//! The same truth as the readiness routes. Not serving comes before the drain, so that clients that watch go elsewhere
+//! before anything is refused.
+
+use std::time::Duration;
+
+use mlserve_core::error::{Error, Kind, Result};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use super::decode::quoted;
+use super::reply::Responder;
+use super::service::message;
+use super::status;
+use crate::event_loop::LoopContext;
+use crate::http2::writer::Writer;
+use crate::status::Phase;
+
+/// The service whose health is the whole server's.
+const INFERENCE_SERVICE: &str = "inference.GRPCInferenceService";
+
+/// Before a model's name, in the names of services.
+const MODEL_PREFIX: &str = "mlserve.model/";
+
+/// How often a watched state is looked at: a small part of the notice before a drain.
+const WATCH_EVERY: Duration = Duration::from_millis(50);
+
+/// The state of `service`; `None` if there is no such service.
+fn state_of(context: &LoopContext, service: &str) -> Option<ServingStatus> {
+    let process = context.process();
+    let is_serving = match service {
+        "" | INFERENCE_SERVICE => process.status.is_ready(&process.plan.load()),
+        _ => {
+            let model = service.strip_prefix(MODEL_PREFIX)?;
+            let plan = process.plan.load_full();
+            plan.endpoint(model)?;
+            process.status.is_model_ready(&plan, model, None)
+        }
+    };
+    Some(if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing })
+}
+
+/// Answers `Check`.
+///
+/// **Errors:** no such service.
+pub(super) fn check(context: &LoopContext, request: &HealthCheckRequest) -> Result<HealthCheckResponse> {
+    match state_of(context, &request.service) {
+        Some(state) => Ok(HealthCheckResponse { status: state.into() }),
+        None => Err(unknown_service(&request.service)),
+    }
+}
+
+/// Answers `Watch`: the state now, and each change, until the caller has had enough or the server closes.
+pub(super) async fn watch(context: LoopContext, request: HealthCheckRequest, responder: Responder) {
+    let patience = responder.settings().patience;
+    let Some(stream) = responder.open() else { return };
+    let mut writer = Writer::new(stream, patience);
+    let mut told = None;
+    loop {
+        let state = state_of(&context, &request.service).unwrap_or(ServingStatus::ServiceUnknown);
+        if told != Some(state) {
+            told = Some(state);
+            writer.push(message(&HealthCheckResponse { status: state.into() }).into_pieces(), None);
+            if writer.flush().await.is_err() {
+                return;
+            }
+        }
+        if context.process().status.phase() >= Phase::Closing {
+            return writer.finish(status::trailers(Some(&closing())));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(WATCH_EVERY) => {}
+            () = writer.gone() => return,
+        }
+    }
+}
+
+#[cold]
+fn unknown_service(service: &str) -> Error {
+    Error::new(Kind::NotFound, format!("unknown service '{}'", quoted(service)))
+}
+
+/// Why a stream ends that the server would have gone on with.
+#[cold]
+pub(super) fn closing() -> Error {
+    Error::new(Kind::Draining, "the server is shutting down")
+}

@@ -1,0 +1,220 @@
+//! Stage 10 for gRPC: one answer, or one error, into its HTTP/2 stream. Hot path.
+//!
+//! An answer that the reader has room for is handed to the connection at once, with its header and trailers; only a
+//! lagging reader costs a task. Must not block, and must not touch the pipeline: replies are given from inside it.
+
+use std::future::Future;
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use h2::SendStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use mlserve_core::budget::Reservation;
+use mlserve_core::error::{Error, Kind};
+use mlserve_core::request::{Answer, Reply};
+use smallvec::SmallVec;
+
+use super::encode::{self, Extras, Message};
+use super::frame;
+use super::status;
+use super::trail::Trail;
+use crate::http2::writer::{Patience, Writer, write_now};
+use crate::inflate::Encoding;
+use crate::metadata::Echo;
+
+/// Answers below this size are not compressed: the stream's own header is as large.
+const LEAST_COMPRESSED: usize = 256;
+
+/// Answers above this size are compressed off the event loop.
+const MOST_COMPRESSED_HERE: usize = 128 << 10;
+
+/// What is the same for all answers of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplySettings {
+    /// How slow a reader may be.
+    pub(crate) patience: Patience,
+    /// Tell in the answer which batch it shared (test mode).
+    pub(crate) reports_batches: bool,
+}
+
+/// The way back to one call.
+pub(crate) struct Responder {
+    respond: SendResponse<Bytes>,
+    settings: ReplySettings,
+    encoding: Encoding,
+    echo: Option<Box<Echo>>,
+    /// For the access log; `None` while it is off.
+    pub(crate) trail: Option<Box<Trail>>,
+}
+
+impl Responder {
+    /// A way back over `respond`, compressing as `encoding` says.
+    pub(crate) fn new(
+        respond: SendResponse<Bytes>,
+        settings: ReplySettings,
+        encoding: Encoding,
+        echo: Echo,
+        trail: Option<Box<Trail>>,
+    ) -> Self {
+        let echo = if echo.is_empty() { None } else { Some(Box::new(echo)) };
+        Self { respond, settings, encoding, echo, trail }
+    }
+
+    /// What is the same for all answers of the connection.
+    pub(crate) fn settings(&self) -> ReplySettings {
+        self.settings
+    }
+
+    /// Whether the caller has reset the stream or lost the connection.
+    pub(crate) fn is_gone(&mut self) -> bool {
+        self.respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    fn head(&self, status: StatusCode) -> Response<()> {
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        if self.encoding != Encoding::Identity {
+            headers.insert("grpc-encoding", HeaderValue::from_static(self.encoding.name()));
+        }
+        if let Some(echo) = &self.echo {
+            echo.insert(&mut headers);
+        }
+        let mut head = Response::new(());
+        *head.status_mut() = status;
+        *head.headers_mut() = headers;
+        head
+    }
+
+    /// Answers with an error and nothing else ("Trailers-Only").
+    pub(crate) fn refuse(mut self, error: &Error) {
+        self.encoding = Encoding::Identity;
+        let mut head = self.head(StatusCode::OK);
+        status::insert(head.headers_mut(), error);
+        if error.kind() == Kind::NotOffered {
+            // So that a caller with another encoding learns what it may use.
+            head.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity,deflate,gzip"));
+        }
+        if let Some(trail) = self.trail.take() {
+            trail.finish(error.kind().row().code, 0);
+        }
+        // Fails only if the stream is gone, and then nobody wants the error.
+        let _ = self.respond.send_response(head, true);
+    }
+
+    /// Refuses with a plain HTTP status, for what is not gRPC after all.
+    pub(crate) fn refuse_http(mut self, status: StatusCode) {
+        let mut head = Response::new(());
+        *head.status_mut() = status;
+        let _ = self.respond.send_response(head, true);
+    }
+
+    /// Answers with one message. `reservation` is held until its bytes have been written.
+    pub(crate) fn send(mut self, message: Message, reservation: Option<Reservation>) {
+        let len = message.len();
+        if let Some(trail) = self.trail.take() {
+            trail.finish("ok", len);
+        }
+        let pieces = message.into_pieces();
+        if is_worth_compressing(self.encoding, len) {
+            tokio::spawn(async move {
+                let pieces = compressed(self.encoding, pieces).await;
+                let len = pieces.iter().map(Bytes::len).sum();
+                self.write(pieces, len, reservation);
+            });
+        } else {
+            self.write(pieces, len, reservation);
+        }
+    }
+
+    fn write(mut self, pieces: SmallVec<[Bytes; 2]>, len: usize, mut reservation: Option<Reservation>) {
+        let head = self.head(StatusCode::OK);
+        // Errors here mean that the stream is gone: dropping everything is all there is to do.
+        let Ok(mut stream) = self.respond.send_response(head, false) else { return };
+        let mut pieces = pieces.into_iter();
+        match write_now(&mut stream, &mut pieces, len, &mut reservation) {
+            Ok(true) => {
+                let _ = stream.send_trailers(status::ok_trailers());
+            }
+            Ok(false) => {
+                let mut writer = Writer::new(stream, self.settings.patience);
+                writer.push(pieces, reservation);
+                tokio::spawn(async move {
+                    if writer.flush().await.is_ok() {
+                        writer.finish(status::ok_trailers());
+                    }
+                });
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// The stream itself, for an answer that comes with its own header.
+    pub(crate) fn into_raw(self) -> (SendResponse<Bytes>, Patience) {
+        (self.respond, self.settings.patience)
+    }
+
+    /// Begins an answer of many messages, and ends the access log's line unless it has been taken.
+    pub(crate) fn open(mut self) -> Option<SendStream<Bytes>> {
+        if let Some(trail) = self.trail.take() {
+            trail.finish("ok", 0);
+        }
+        let head = self.head(StatusCode::OK);
+        self.respond.send_response(head, false).ok()
+    }
+}
+
+fn is_worth_compressing(encoding: Encoding, len: usize) -> bool {
+    encoding != Encoding::Identity && len >= LEAST_COMPRESSED
+}
+
+/// A message as the stream's encoding wants it, compressed off the loop where that takes long.
+pub(crate) async fn compressed(encoding: Encoding, pieces: SmallVec<[Bytes; 2]>) -> SmallVec<[Bytes; 2]> {
+    let len = pieces.iter().map(Bytes::len).sum();
+    if !is_worth_compressing(encoding, len) {
+        return pieces;
+    }
+    let framed = if len <= MOST_COMPRESSED_HERE {
+        frame::compress(encoding, &pieces)
+    } else {
+        let copies = pieces.clone();
+        match off_loop(move || frame::compress(encoding, &copies)).await {
+            Ok(framed) => framed,
+            // A panic in the compressor is a bug; the message may go out as it is.
+            Err(_) => return pieces,
+        }
+    };
+    SmallVec::from_iter([framed.into()])
+}
+
+/// Runs `work` on a thread that may take its time.
+pub(crate) fn off_loop<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> impl Future<Output = Result<T, tokio::task::JoinError>> {
+    tokio::task::spawn_blocking(work)
+}
+
+/// The way back to one `ModelInfer`.
+pub(crate) struct InferReply(pub(crate) Responder);
+
+impl Reply for InferReply {
+    fn is_gone(&mut self) -> bool {
+        self.0.is_gone()
+    }
+
+    fn send(self: Box<Self>, outcome: Result<Answer<'_>, Error>) {
+        let mut responder = self.0;
+        match outcome {
+            Ok(mut answer) => {
+                let extras = Extras { reports_batch: responder.settings.reports_batches, is_streamed: false };
+                let reservation = answer.reservation.take();
+                let message = encode::encode(&answer, extras);
+                if let Some(trail) = &mut responder.trail {
+                    trail.answered_by(answer.version.spec.version);
+                }
+                responder.send(message, reservation);
+            }
+            Err(error) => responder.refuse(&error),
+        }
+    }
+}

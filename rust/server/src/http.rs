@@ -1,0 +1,69 @@
+//! Stage 2 for HTTP: from a request's head and body to an answer, whatever HTTP version carried them.
+//!
+//! Joins: [`route`] finds the handler, [`infer`] decodes into one `Request` and submits it, [`health`] and [`metadata`]
+//! answer from the plan. Must not know sockets or connections; those are `http1` and `http2`.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, Uri};
+use mlserve_core::budget::Reservation;
+
+use crate::body::RequestBody;
+use crate::event_loop::LoopContext;
+
+mod access;
+mod arrays;
+mod decimal;
+mod decode;
+mod draft;
+mod encode;
+mod headers;
+mod health;
+mod infer;
+mod json;
+mod metadata;
+mod negotiate;
+mod numbers;
+mod parameters;
+mod raw;
+mod reply;
+mod route;
+mod split;
+mod status;
+mod write;
+
+/// A request as either HTTP version delivers it: the head is here, the body is still to be read.
+#[derive(Debug)]
+pub struct HttpRequest {
+    /// GET, POST, …
+    pub method: Method,
+    /// Path and query.
+    pub uri: Uri,
+    /// As sent, names in lower case.
+    pub headers: HeaderMap,
+    /// Read only once a route wants it.
+    pub body: RequestBody,
+    /// When its head was complete.
+    pub arrived: Instant,
+}
+
+/// An answer, complete before its first byte is written.
+#[derive(Debug)]
+pub struct HttpResponse {
+    /// 200, or the status of a row of the error table.
+    pub status: StatusCode,
+    /// Without `date` and connection headers.
+    pub headers: HeaderMap,
+    /// In order; large tensors are slices of the batch's output.
+    pub body: Vec<Bytes>,
+    /// To be held until the last byte is written.
+    pub reservation: Option<Reservation>,
+}
+
+/// Answers one request. Dropping the future tells the pipeline that nobody waits.
+pub async fn handle(context: &LoopContext, request: HttpRequest) -> HttpResponse {
+    let mut trail = access::Trail::new(&request);
+    let response = route::dispatch(context, request, &mut trail).await;
+    trail.finish(context, response)
+}

@@ -1,0 +1,164 @@
+//! What the `parameters` objects of a JSON request mean, with Triton's texts where its clients match on them.
+//!
+//! Sequence parameters are checked and ignored, as Triton does for models without sequence batching. gRPC has its own
+//! reader of the same table, because there a parameter's type is told apart by field.
+
+use std::time::Duration;
+
+use mlserve_core::error::{Error, Kind, Result};
+use mlserve_core::request::{Parameter, Request, Text};
+
+use super::json::{Cursor, Token};
+
+/// Parameters that one request may carry; more are no longer something a person wrote.
+const MAX_PARAMETERS: usize = 256;
+
+/// What a request's own `parameters` say beside what goes into [`Request`].
+#[derive(Debug, Default)]
+pub(super) struct Choices {
+    /// Whether outputs that say nothing themselves are answered as binary data.
+    pub(super) binary_outputs: bool,
+}
+
+/// Reads the request's `parameters` into `request`; those that mean nothing to the server are passed on.
+///
+/// **Errors:** a value of the wrong kind or out of range; a reserved name; too many.
+pub(super) fn read_request(cursor: &mut Cursor<'_>, request: &mut Request) -> Result<Choices> {
+    let mut choices = Choices::default();
+    cursor.object(|cursor, key| {
+        match &*key {
+            "priority" => request.priority = unsigned(cursor, &key, "int64_param or uint64_param")?,
+            "timeout" => {
+                let microseconds = unsigned(cursor, &key, "int64_param")?;
+                // 0 is Triton's word for none.
+                request.queue_timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
+            }
+            "sequence_id" => match cursor.token()? {
+                Token::Text => drop(cursor.string()?),
+                Token::Number => drop(unsigned(cursor, &key, "int64_param or string_param")?),
+                _ => return Err(wrong_kind(&key, "int64_param or string_param")),
+            },
+            "sequence_start" | "sequence_end" => drop(boolean(cursor, &key)?),
+            "binary_data_output" => choices.binary_outputs = boolean(cursor, &key)?,
+            reserved if reserved.starts_with("triton_") => return Err(reserved_name()),
+            _ if request.parameters.len() == MAX_PARAMETERS => return Err(too_many()),
+            name => {
+                let value = value(cursor, name)?;
+                request.parameters.push((Text::from(key.into_owned()), value));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(choices)
+}
+
+/// What an input's `parameters` say.
+#[derive(Debug, Default)]
+pub(super) struct InputParameters {
+    /// Its bytes follow the JSON, this many.
+    pub(super) binary_data_size: Option<usize>,
+    /// Its bytes are to be found in shared memory.
+    pub(super) is_shared: bool,
+}
+
+/// Reads the `parameters` of an input; others than those that say where its bytes are mean nothing.
+pub(super) fn read_input(cursor: &mut Cursor<'_>) -> Result<InputParameters> {
+    let mut parameters = InputParameters::default();
+    cursor.object(|cursor, key| {
+        match &*key {
+            "binary_data_size" => {
+                let size = unsigned(cursor, &key, "int64_param")?;
+                parameters.binary_data_size = Some(usize::try_from(size).unwrap_or(usize::MAX));
+            }
+            "shared_memory_region" => {
+                parameters.is_shared = true;
+                cursor.skip()?;
+            }
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(parameters)
+}
+
+/// Reads the `parameters` of a wanted output; returns `binary_data` if it is there.
+///
+/// **Errors:** a value of the wrong kind; classification and shared memory are not offered.
+pub(super) fn read_output(cursor: &mut Cursor<'_>, output: &str) -> Result<Option<bool>> {
+    let mut is_binary = None;
+    cursor.object(|cursor, key| {
+        match &*key {
+            "binary_data" => is_binary = Some(boolean(cursor, &key)?),
+            "classification" => {
+                return Err(not_offered(output, "classification"));
+            }
+            "shared_memory_region" => return Err(not_offered(output, "shared memory")),
+            _ => cursor.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(is_binary)
+}
+
+fn unsigned(cursor: &mut Cursor<'_>, key: &str, expected: &str) -> Result<u64> {
+    if cursor.token()? != Token::Number {
+        return Err(wrong_kind(key, expected));
+    }
+    let number = cursor.number()?;
+    if !number.is_whole {
+        return Err(wrong_kind(key, expected));
+    }
+    match number.text.parse::<u64>() {
+        Ok(value) => Ok(value),
+        Err(_) if number.is_negative => {
+            Err(Error::invalid(format!("invalid value for '{}', expected value >= 0.", key.escape_debug())))
+        }
+        Err(_) => Err(Error::invalid(format!(
+            "invalid value for '{}', expected value <= {}.",
+            key.escape_debug(),
+            u64::MAX
+        ))),
+    }
+}
+
+fn boolean(cursor: &mut Cursor<'_>, key: &str) -> Result<bool> {
+    if cursor.token()? == Token::Bool { cursor.boolean() } else { Err(wrong_kind(key, "bool_param")) }
+}
+
+fn value(cursor: &mut Cursor<'_>, key: &str) -> Result<Parameter> {
+    Ok(match cursor.token()? {
+        Token::Text => Parameter::Text(Text::from(cursor.string()?.into_owned())),
+        Token::Bool => Parameter::Bool(cursor.boolean()?),
+        Token::Number => {
+            let number = cursor.number()?;
+            let double = || number.text.parse().ok().filter(|double: &f64| double.is_finite()).map(Parameter::Double);
+            let whole = number.is_whole.then(|| number.text.parse().ok().map(Parameter::Int64)).flatten();
+            // Whole numbers beyond 64 bits are doubles, as any JSON reader in a browser has them.
+            whole.or_else(double).ok_or_else(|| wrong_kind(key, EXPECTED_VALUES))?
+        }
+        Token::Object | Token::Array | Token::Null => return Err(wrong_kind(key, EXPECTED_VALUES)),
+    })
+}
+
+const EXPECTED_VALUES: &str = "int64_param, bool_param, or string_param";
+
+#[cold]
+fn wrong_kind(key: &str, expected: &str) -> Error {
+    Error::invalid(format!("invalid value type for '{}' parameter, expected {expected}.", key.escape_debug()))
+}
+
+#[cold]
+fn reserved_name() -> Error {
+    Error::invalid("parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.")
+}
+
+#[cold]
+fn too_many() -> Error {
+    Error::too_large(format!("the request has more than {MAX_PARAMETERS} parameters, which is the limit"))
+}
+
+/// What another server may do, but this one does not.
+#[cold]
+pub(super) fn not_offered(tensor: &str, what: &str) -> Error {
+    Error::new(Kind::NotOffered, format!("{what} is not offered by this server; tensor '{}' asks for it", tensor.escape_debug()))
+}

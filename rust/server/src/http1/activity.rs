@@ -1,0 +1,222 @@
+//! What an HTTP/1.1 connection is doing, and until when it may: sending a header, waiting for answers, idling.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use mlserve_core::config::LimitSettings;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+/// Where "never" lies: far enough, and still safe to add to.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+/// What a connection is doing, noted by those who do it.
+#[derive(Debug)]
+pub(super) struct Activity {
+    in_flight: Cell<usize>,
+    /// When the first byte of the header that is coming was read (the first of a connection: when it began).
+    header_since: Cell<Option<Instant>>,
+    idle_since: Cell<Instant>,
+}
+
+impl Activity {
+    /// A connection that begins, and owes a header.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { in_flight: Cell::new(0), header_since: Cell::new(Some(now)), idle_since: Cell::new(now) }
+    }
+
+    /// A header is complete.
+    pub(super) fn request_begins(self: &Rc<Self>) -> InFlight {
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.header_since.set(None);
+        InFlight(Rc::clone(self))
+    }
+
+    fn bytes_came(&self) {
+        if self.in_flight.get() == 0 && self.header_since.get().is_none() {
+            self.header_since.set(Some(Instant::now()));
+        }
+    }
+}
+
+/// A request on its way, until its answer has been given to the socket.
+#[derive(Debug)]
+pub(super) struct InFlight(Rc<Activity>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+        self.0.idle_since.set(Instant::now());
+    }
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// The header took too long.
+    Header,
+    /// Nothing came for too long.
+    Idle,
+    /// The connection is old enough.
+    Age,
+}
+
+/// When things are due.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    /// `None` once it is over, or if there is none.
+    old_at: Option<Instant>,
+    /// Once a graceful end has begun, idling is over: the answer in flight is the last.
+    is_ending: bool,
+}
+
+impl Schedule {
+    /// The schedule of a connection that begins now. Ages differ by a tenth either way, so that the connections of a
+    /// client that opened many at once do not end at once.
+    pub(super) fn new(limits: &LimitSettings, now: Instant) -> Self {
+        let age = Duration::from_secs(limits.max_connection_age_s);
+        let tenths = 90 + (RandomState::new().hash_one(0) % 21) as u32;
+        Self {
+            header_timeout: Duration::from_millis(limits.header_timeout_ms).min(NEVER),
+            idle_timeout: Duration::from_millis(limits.idle_timeout_ms).min(NEVER),
+            old_at: (!age.is_zero()).then(|| now + (age / 100).saturating_mul(tenths).min(NEVER)),
+            is_ending: false,
+        }
+    }
+
+    /// When to look again.
+    pub(super) fn next(&self, activity: &Activity) -> Instant {
+        let quiet = self.quiet(activity).map(|(at, _)| at);
+        let never = activity.idle_since.get() + NEVER;
+        [quiet, self.old_at].into_iter().flatten().min().unwrap_or(never)
+    }
+
+    /// What is due at `now`; age is told once.
+    pub(super) fn due(&mut self, activity: &Activity, now: Instant) -> Option<Due> {
+        let quiet = self.quiet(activity).filter(|&(at, _)| at <= now).map(|(_, due)| due);
+        let due = quiet.or_else(|| self.old_at.take_if(|at| *at <= now).map(|_| Due::Age));
+        self.is_ending |= matches!(due, Some(Due::Idle | Due::Age));
+        due
+    }
+
+    fn quiet(&self, activity: &Activity) -> Option<(Instant, Due)> {
+        if activity.in_flight.get() > 0 {
+            return None;
+        }
+        match activity.header_since.get() {
+            Some(since) => Some((since + self.header_timeout, Due::Header)),
+            None if self.is_ending => None,
+            None => Some((activity.idle_since.get() + self.idle_timeout, Due::Idle)),
+        }
+    }
+}
+
+/// A socket that notes when bytes come.
+#[derive(Debug)]
+pub(super) struct Observed<Io> {
+    io: Io,
+    activity: Rc<Activity>,
+}
+
+impl<Io> Observed<Io> {
+    /// Notes reads from `io` in `activity`.
+    pub(super) fn new(io: Io, activity: Rc<Activity>) -> Self {
+        Self { io, activity }
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Observed<Io> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.activity.bytes_came();
+        }
+        read
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Observed<Io> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> LimitSettings {
+        LimitSettings { header_timeout_ms: 10, idle_timeout_ms: 100, max_connection_age_s: 1, ..LimitSettings::default() }
+    }
+
+    fn after(start: Instant, milliseconds: u64) -> Instant {
+        start + Duration::from_millis(milliseconds)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_has_its_time_and_a_request_has_all() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(&limits(), start);
+        let activity = Rc::new(Activity::new(start));
+        assert_eq!(schedule.next(&activity), after(start, 10));
+        let request = activity.request_begins();
+        assert_eq!(schedule.due(&activity, after(start, 500)), None);
+        tokio::time::advance(Duration::from_millis(500)).await;
+        drop(request);
+        assert_eq!(schedule.next(&activity), after(start, 600));
+        activity.bytes_came();
+        assert_eq!(schedule.next(&activity), after(start, 510));
+        assert_eq!(schedule.due(&activity, after(start, 509)), None);
+        assert_eq!(schedule.due(&activity, after(start, 510)), Some(Due::Header));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_ends_and_an_old_one_once() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(&limits(), start);
+        let activity = Rc::new(Activity::new(start));
+        drop(activity.request_begins());
+        assert_eq!(schedule.due(&activity, after(start, 99)), None);
+        assert_eq!(schedule.due(&activity, after(start, 100)), Some(Due::Idle));
+        assert_eq!(schedule.due(&activity, after(start, 200)), None, "told once");
+        assert_eq!(schedule.due(&activity, after(start, 1_100)), Some(Due::Age));
+        assert_eq!(schedule.due(&activity, after(start, 9_000)), None, "told once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ages_differ_by_a_tenth_at_most() {
+        let now = Instant::now();
+        for _ in 0..100 {
+            let old_at = Schedule::new(&limits(), now).old_at.expect("a limit");
+            assert!((after(now, 900)..=after(now, 1_100)).contains(&old_at));
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Requests over HTTP/2 that are not gRPC: the REST side answers, here the answer is written.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{Request, Response};
+use tokio::task::spawn_local;
+
+use super::Connected;
+use super::writer::Writer;
+use crate::body::RequestBody;
+use crate::http::{self as rest, HttpRequest, HttpResponse};
+
+/// Serves one stream in a task of its own.
+pub(super) fn accept(connected: &Rc<Connected>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    spawn_local(answer(Rc::clone(connected), request, respond));
+}
+
+async fn answer(connected: Rc<Connected>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let context = &connected.context;
+    let arrived = context.now();
+    let (parts, body) = request.into_parts();
+    let body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Http2(body) };
+    let request = HttpRequest { method: parts.method, uri: parts.uri, headers: parts.headers, body, arrived };
+    let HttpResponse { status, headers, body, reservation } = tokio::select! {
+        response = rest::handle(context, request) => response,
+        // Dropping the handler tells the pipeline that nobody waits.
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+    };
+    let mut head = Response::new(());
+    *head.status_mut() = status;
+    *head.headers_mut() = headers;
+    let is_empty = body.iter().all(Bytes::is_empty);
+    // An error here means that the stream is gone.
+    let Ok(stream) = respond.send_response(head, is_empty) else { return };
+    if is_empty {
+        return;
+    }
+    let mut writer = Writer::new(stream, connected.reply.patience);
+    writer.push(body, reservation);
+    if writer.flush().await.is_ok() {
+        writer.end();
+    }
+}

@@ -1,0 +1,208 @@
+//! Writes answers into HTTP/2 streams no faster than their readers make room. Hot path.
+//!
+//! What has room goes straight into the connection. The rest waits here, charged to the byte budget; after a moment it
+//! is copied, so that a lagging reader holds its own rows and not a whole batch's output, and after the write timeout the
+//! stream is reset.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http::HeaderMap;
+use mlserve_core::budget::Reservation;
+use tokio::time::Instant;
+
+use crate::body::Pace;
+
+/// How long a reader may lag before its rows are copied: longer than a round trip on a local network, short against
+/// the life of a batch's memory.
+const LAG: Duration = Duration::from_millis(20);
+
+/// Nobody reads the stream any more: it was reset, its connection ended, or its reader was too slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gone;
+
+/// Bytes, and the budget they are charged to while they wait to be written.
+struct Held<T> {
+    bytes: T,
+    _reservation: Reservation,
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Held<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+/// `bytes`, which hold `reservation` until they are dropped.
+fn held(bytes: Bytes, reservation: Option<Reservation>) -> Bytes {
+    match reservation {
+        Some(reservation) => Bytes::from_owner(Held { bytes, _reservation: reservation }),
+        None => bytes,
+    }
+}
+
+/// Writes a whole message if the reader has room for it now; otherwise gives it back. `len`: bytes of all pieces.
+pub(crate) fn write_now(
+    stream: &mut SendStream<Bytes>,
+    pieces: &mut impl Iterator<Item = Bytes>,
+    len: usize,
+    reservation: &mut Option<Reservation>,
+) -> Result<bool, Gone> {
+    stream.reserve_capacity(len);
+    if stream.capacity() < len {
+        return Ok(false);
+    }
+    let mut left = len;
+    for piece in pieces {
+        left -= piece.len();
+        let charged = if left == 0 { reservation.take() } else { None };
+        stream.send_data(held(piece, charged), false).map_err(|_| Gone)?;
+    }
+    Ok(true)
+}
+
+/// How slow a reader may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Time that an answer may take, and that it may wait without any progress.
+    pub(crate) timeout: Duration,
+    /// Bytes per second by which that time grows; 0: it takes what it takes, as long as there is progress.
+    pub(crate) least_rate: u64,
+}
+
+/// A stream, and what waits to be written into it.
+pub(crate) struct Writer {
+    stream: SendStream<Bytes>,
+    waiting: VecDeque<Waiting>,
+    len: usize,
+    /// Whether everything that waits is a copy of its own.
+    is_copied: bool,
+    patience: Patience,
+    /// Since something waits, and how much of it has been written since.
+    pace: Option<(Pace, usize)>,
+}
+
+/// A piece of a message; the last of each carries what the message is charged to.
+struct Waiting {
+    bytes: Bytes,
+    reservation: Option<Reservation>,
+}
+
+impl Writer {
+    /// A writer into `stream`.
+    pub(crate) fn new(stream: SendStream<Bytes>, patience: Patience) -> Self {
+        Self { stream, waiting: VecDeque::new(), len: 0, is_copied: true, patience, pace: None }
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Adds a message behind what waits.
+    pub(crate) fn push(&mut self, pieces: impl IntoIterator<Item = Bytes>, reservation: Option<Reservation>) {
+        for bytes in pieces.into_iter().filter(|bytes| !bytes.is_empty()) {
+            self.len += bytes.len();
+            self.is_copied = false;
+            self.waiting.push_back(Waiting { bytes, reservation: None });
+        }
+        if let Some(last) = self.waiting.back_mut() {
+            match (&mut last.reservation, reservation) {
+                (Some(held), Some(more)) => held.absorb(more),
+                (none, more) => *none = none.take().or(more),
+            }
+        }
+    }
+
+    /// Writes as much as there is room for.
+    fn write(&mut self) -> Result<(), Gone> {
+        self.stream.reserve_capacity(self.len);
+        let mut room = self.stream.capacity();
+        while let Some(front) = self.waiting.front_mut() {
+            let fits = room.min(front.bytes.len());
+            if fits == 0 {
+                return Ok(());
+            }
+            let part = front.bytes.split_to(fits);
+            let charged = if front.bytes.is_empty() { front.reservation.take() } else { None };
+            if front.bytes.is_empty() {
+                self.waiting.pop_front();
+            }
+            room -= fits;
+            self.len -= fits;
+            if let Some((_, written)) = &mut self.pace {
+                *written += fits;
+            }
+            self.stream.send_data(held(part, charged), false).map_err(|_| Gone)?;
+        }
+        Ok(())
+    }
+
+    /// Writes all that waits. Dropping the future loses nothing: calling again goes on.
+    pub(crate) async fn flush(&mut self) -> Result<(), Gone> {
+        loop {
+            self.write()?;
+            if self.is_empty() {
+                self.pace = None;
+                return Ok(());
+            }
+            let wait_until = self.wait_until();
+            match tokio::time::timeout_at(wait_until, poll_fn(|cx| self.stream.poll_capacity(cx))).await {
+                Ok(Some(Ok(_))) => {}
+                Ok(Some(Err(_)) | None) => return Err(Gone),
+                Err(_) if self.is_copied => {
+                    self.stream.send_reset(Reason::CANCEL);
+                    return Err(Gone);
+                }
+                Err(_) => self.copy(),
+            }
+        }
+    }
+
+    /// When to stop waiting for room: soon, to copy; later, to give up.
+    fn wait_until(&mut self) -> Instant {
+        let Patience { timeout, least_rate } = self.patience;
+        let (pace, written) = self.pace.get_or_insert_with(|| (Pace::with(timeout, least_rate), 0));
+        let stalled = Instant::now() + if self.is_copied { timeout } else { LAG.min(timeout) };
+        stalled.min(pace.too_slow_at(*written))
+    }
+
+    /// Copies what shares memory with others.
+    fn copy(&mut self) {
+        for waiting in &mut self.waiting {
+            if !waiting.bytes.is_unique() {
+                waiting.bytes = Bytes::copy_from_slice(&waiting.bytes);
+            }
+        }
+        self.is_copied = true;
+    }
+
+    /// Writes what waits; with nothing to write, ends only when the reader is gone.
+    pub(crate) async fn attend(&mut self) -> Result<(), Gone> {
+        if self.is_empty() {
+            self.gone().await;
+            return Err(Gone);
+        }
+        self.flush().await
+    }
+
+    /// Returns when the reader has reset the stream.
+    pub(crate) async fn gone(&mut self) {
+        // An error is a connection that has ended.
+        let _ = poll_fn(|cx| self.stream.poll_reset(cx)).await;
+    }
+
+    /// Ends the stream with trailers. Everything must have been written.
+    pub(crate) fn finish(mut self, trailers: HeaderMap) {
+        // Fails only if the stream is gone, and then nobody wants them.
+        let _ = self.stream.send_trailers(trailers);
+    }
+
+    /// Ends the stream without trailers. Everything must have been written.
+    pub(crate) fn end(mut self) {
+        let _ = self.stream.send_data(Bytes::new(), true);
+    }
+}

@@ -1,0 +1,248 @@
+//! Stage 1: binds the addresses, accepts, and gives each connection to the least loaded loop.
+//!
+//! Runs on the front thread. An error of `accept` never ends it: it backs off and goes on.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use mlserve_core::stats::Counter;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::event_loop::LoopHandle;
+
+/// Waits after an error of `accept`, doubling from the first to the last: long enough for descriptors to come free,
+/// short enough that nobody notices afterwards.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// An accepted connection on its way to a loop.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(StdTcpStream, Option<AddressGuard>),
+    Unix(StdUnixStream),
+}
+
+/// A connection on its loop.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    /// Over TCP; holds its address's place.
+    Tcp(TcpStream, #[expect(dead_code, reason = "held for its drop")] Option<AddressGuard>),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    pub(crate) fn into_stream(self) -> io::Result<Stream> {
+        Ok(match self {
+            Socket::Tcp(socket, guard) => Stream::Tcp(TcpStream::from_std(socket)?, guard),
+            Socket::Unix(socket) => Stream::Unix(UnixStream::from_std(socket)?),
+        })
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream, _) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream, _) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream, _) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream, _) => Pin::new(stream).poll_flush(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// How many connections each address has, if that is limited.
+#[derive(Debug, Default)]
+pub(crate) struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+/// One connection's place among those of its address.
+#[derive(Debug)]
+pub(crate) struct AddressGuard {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Addresses {
+    fn enter(self: &Arc<Self>, address: IpAddr, limit: usize) -> Option<AddressGuard> {
+        let mut counts = self.0.lock();
+        let count = counts.entry(address).or_insert(0);
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(AddressGuard { addresses: Arc::clone(self), address })
+    }
+}
+
+impl Drop for AddressGuard {
+    fn drop(&mut self) {
+        let mut counts = self.addresses.0.lock();
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Binds a TCP address; port 0 picks a free one.
+///
+/// **Errors:** a text that names the address and why.
+pub(crate) fn bind_tcp(host: &str, port: u16) -> Result<StdTcpListener, String> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let listener =
+        StdTcpListener::bind((bare, port)).map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?;
+    listener.set_nonblocking(true).map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?;
+    Ok(listener)
+}
+
+/// Binds a Unix socket, in place of a socket there that nobody answers any more.
+///
+/// **Errors:** a text that names the path and why.
+pub(crate) fn bind_unix(path: &Path) -> Result<StdUnixListener, String> {
+    let text = |error: io::Error| format!("cannot listen on {}: {error}", path.display());
+    if path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket()) {
+        if StdUnixStream::connect(path).is_ok() {
+            return Err(format!("cannot listen on {}: another server answers there", path.display()));
+        }
+        std::fs::remove_file(path).map_err(text)?;
+    }
+    let listener = StdUnixListener::bind(path).map_err(text)?;
+    listener.set_nonblocking(true).map_err(text)?;
+    Ok(listener)
+}
+
+/// Where accepted connections go.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    pub(crate) loops: Vec<LoopHandle>,
+    pub(crate) max_connections: usize,
+    pub(crate) max_per_address: usize,
+    pub(crate) addresses: Arc<Addresses>,
+    /// Accepted, and turned away at a limit.
+    pub(crate) accepted: Counter,
+    pub(crate) turned_away: Counter,
+}
+
+impl Acceptor {
+    /// Accepts TCP connections until dropped.
+    pub(crate) async fn accept_tcp(&self, listener: StdTcpListener) {
+        let Ok(listener) = TcpListener::from_std(listener) else { return };
+        let mut back_off = BACK_OFF.0;
+        loop {
+            match listener.accept().await {
+                Ok((stream, address)) => {
+                    back_off = BACK_OFF.0;
+                    if let Ok(stream) = stream.into_std() {
+                        self.admit_tcp(stream, address);
+                    }
+                }
+                Err(error) => self.wait_after(&error, &mut back_off).await,
+            }
+        }
+    }
+
+    /// Accepts Unix connections until dropped.
+    pub(crate) async fn accept_unix(&self, listener: StdUnixListener) {
+        let Ok(listener) = UnixListener::from_std(listener) else { return };
+        let mut back_off = BACK_OFF.0;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    back_off = BACK_OFF.0;
+                    if let Ok(stream) = stream.into_std() {
+                        self.give(Socket::Unix(stream));
+                    }
+                }
+                Err(error) => self.wait_after(&error, &mut back_off).await,
+            }
+        }
+    }
+
+    /// Connections that all loops have.
+    pub(crate) fn connections(&self) -> usize {
+        self.loops.iter().map(LoopHandle::connections).sum()
+    }
+
+    fn admit_tcp(&self, stream: StdTcpStream, address: SocketAddr) {
+        // Small answers must not wait for the acknowledgement of earlier ones.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        if self.max_per_address == 0 {
+            return self.give(Socket::Tcp(stream, None));
+        }
+        match self.addresses.enter(address.ip(), self.max_per_address) {
+            Some(guard) => self.give(Socket::Tcp(stream, Some(guard))),
+            None => self.turned_away.add(1),
+        }
+    }
+
+    fn give(&self, socket: Socket) {
+        if self.connections() >= self.max_connections {
+            // Dropping it closes it: a full server says so at once instead of letting the backlog wait.
+            self.turned_away.add(1);
+            return;
+        }
+        self.accepted.add(1);
+        if let Some(least) = self.loops.iter().min_by_key(|handle| handle.connections()) {
+            least.connect(socket);
+        }
+    }
+
+    async fn wait_after(&self, error: &io::Error, back_off: &mut Duration) {
+        // The peer gave up before it was accepted: nothing is wrong here.
+        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+            return;
+        }
+        tracing::warn!(%error, wait_ms = back_off.as_millis() as u64, "a connection could not be accepted");
+        tokio::time::sleep(*back_off).await;
+        *back_off = (*back_off * 2).min(BACK_OFF.1);
+    }
+}

@@ -1,0 +1,322 @@
+//! Renders what the loops and instances have counted, as Prometheus text.
+//!
+//! Names are a closed list, [`FAMILIES`]; docs/reference/metrics.md is generated from it. Beside `mlserve_*` stand
+//! Triton's `nv_inference_*`, so that its dashboards draw.
+
+use std::fmt::Write;
+
+use mlserve_core::error::Kind;
+use mlserve_core::plan::State;
+use mlserve_core::request::Protocol;
+use mlserve_core::stats::{HistogramTotal, Slot};
+use mlserve_core::version::Version;
+
+use crate::listen::Acceptor;
+use crate::process::Process;
+use crate::resources;
+use crate::text::{Family, Text};
+
+/// What a family is, to Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Cumulative buckets, sum and count.
+    Histogram,
+}
+
+macro_rules! families {
+    ($($constant:ident = $name:literal, $type:ident, $help:literal;)*) => {
+        $(const $constant: Family = Family { name: $name, kind: Type::$type, help: $help };)*
+        /// Every metric that /metrics can show.
+        pub const FAMILIES: &[Family] = &[$($constant),*];
+    };
+}
+
+families! {
+    REQUESTS = "mlserve_requests_total", Counter, "Requests that ended, by model, version, protocol and code (ok, or a code of the error table).";
+    REJECTED = "mlserve_rejected_total", Counter, "Requests refused without a run, by reason (a code of the error table).";
+    REQUEST_DURATION = "mlserve_request_duration_seconds", Histogram, "From a request's arrival until its answer was handed to the socket.";
+    QUEUE_DURATION = "mlserve_queue_duration_seconds", Histogram, "From a request's arrival until its run began.";
+    COMPUTE_DURATION = "mlserve_compute_duration_seconds", Histogram, "The run that answered a request.";
+    BATCH_ROWS = "mlserve_batch_rows", Histogram, "Rows of a run.";
+    ROWS = "mlserve_rows_total", Counter, "Rows answered.";
+    RUNS = "mlserve_runs_total", Counter, "Runs of the runtime.";
+    RETRIED_RUNS = "mlserve_retried_runs_total", Counter, "Runs that repeated part of a failed batch.";
+    IN_FLIGHT = "mlserve_inflight_requests", Gauge, "Requests accepted and not answered yet.";
+    QUEUE_DEPTH = "mlserve_queue_depth", Gauge, "Requests that wait for an instance.";
+    MODEL_STATE = "mlserve_model_state", Gauge, "1 for the state that a version is in.";
+    PLAN_NUMBER = "mlserve_plan_number", Gauge, "Number of the plan in force.";
+    CONNECTIONS = "mlserve_connections", Gauge, "Open connections.";
+    CONNECTIONS_ACCEPTED = "mlserve_connections_accepted_total", Counter, "Connections accepted.";
+    CONNECTIONS_REFUSED = "mlserve_connections_refused_total", Counter, "Connections turned away at a limit.";
+    BYTES_HELD = "mlserve_budget_bytes", Gauge, "Bytes of the byte budget that the loops have drawn.";
+    BYTES_LIMIT = "mlserve_budget_limit_bytes", Gauge, "The byte budget.";
+    ACCESS_DROPPED = "mlserve_access_log_dropped_total", Counter, "Access log lines dropped because the writer could not keep up.";
+    BUILD_INFO = "mlserve_build_info", Gauge, "1, with the version of mlserve.";
+    RESIDENT = "process_resident_memory_bytes", Gauge, "Memory that the process holds.";
+    NV_SUCCESS = "nv_inference_request_success", Counter, "Number of successful inference requests, all batch sizes";
+    NV_FAILURE = "nv_inference_request_failure", Counter, "Number of failed inference requests, all batch sizes";
+    NV_COUNT = "nv_inference_count", Counter, "Number of inferences performed (does not include cached requests)";
+    NV_EXEC_COUNT = "nv_inference_exec_count", Counter, "Number of model executions performed (does not include cached requests)";
+    NV_PENDING = "nv_inference_pending_request_count", Gauge, "Instantaneous number of pending requests awaiting execution per-model";
+    NV_REQUEST_US = "nv_inference_request_duration_us", Counter, "Cumulative inference request duration in microseconds (includes cached requests)";
+    NV_QUEUE_US = "nv_inference_queue_duration_us", Counter, "Cumulative inference queuing duration in microseconds (includes cached requests)";
+    NV_COMPUTE_INPUT_US = "nv_inference_compute_input_duration_us", Counter, "Cumulative compute input duration in microseconds (does not include cached requests)";
+    NV_COMPUTE_INFER_US = "nv_inference_compute_infer_duration_us", Counter, "Cumulative compute inference duration in microseconds (does not include cached requests)";
+    NV_COMPUTE_OUTPUT_US = "nv_inference_compute_output_duration_us", Counter, "Cumulative inference compute output duration in microseconds (does not include cached requests)";
+}
+
+/// The states that `mlserve_model_state` shows.
+const STATES: [&str; 6] = ["loading", "warming", "ready", "draining", "gone", "failed"];
+
+/// The sum over all threads of what was counted for one version.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) submitted: u64,
+    pub(crate) success: [u64; Protocol::ALL.len()],
+    pub(crate) failure: [[u64; Kind::ALL.len()]; Protocol::ALL.len()],
+    pub(crate) rows: u64,
+    pub(crate) runs: u64,
+    pub(crate) retried_runs: u64,
+    pub(crate) gather_ns: u64,
+    pub(crate) scatter_ns: u64,
+    pub(crate) request: HistogramTotal,
+    pub(crate) queue: HistogramTotal,
+    pub(crate) compute: HistogramTotal,
+    pub(crate) batch_rows: HistogramTotal,
+}
+
+impl Totals {
+    /// Adds up what the loops and instances counted for `version`.
+    pub(crate) fn of(version: &Version) -> Self {
+        let mut totals = Totals::default();
+        version.loops.iter().chain(&version.instances).for_each(|slot| totals.add(slot));
+        totals
+    }
+
+    fn add(&mut self, slot: &Slot) {
+        for protocol in Protocol::ALL {
+            let index = protocol as usize;
+            self.success[index] += slot.success[index].get();
+            for kind in Kind::ALL {
+                self.failure[index][kind as usize] += slot.failure[index][kind as usize].get();
+            }
+        }
+        self.submitted += slot.submitted.get();
+        self.rows += slot.rows.get();
+        self.runs += slot.runs.get();
+        self.retried_runs += slot.retried_runs.get();
+        self.gather_ns += slot.gather_ns.get();
+        self.scatter_ns += slot.scatter_ns.get();
+        slot.request_duration.add_to(&mut self.request);
+        slot.queue_duration.add_to(&mut self.queue);
+        slot.compute_duration.add_to(&mut self.compute);
+        slot.batch_rows.add_to(&mut self.batch_rows);
+    }
+
+    fn succeeded(&self) -> u64 {
+        self.success.iter().sum()
+    }
+
+    fn failed(&self, kinds: impl Fn(Kind) -> bool) -> u64 {
+        let of = |counts: &[u64; Kind::ALL.len()]| -> u64 {
+            Kind::ALL.iter().filter(|&&kind| kinds(kind)).map(|&kind| counts[kind as usize]).sum()
+        };
+        self.failure.iter().map(of).sum()
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.submitted.saturating_sub(self.succeeded() + self.failed(|_| true))
+    }
+}
+
+/// All metrics of a server, as Prometheus text.
+pub(crate) fn render(process: &Process, acceptor: &Acceptor) -> String {
+    let mut text = Text::default();
+    let plan = process.plan.load_full();
+    let versions: Vec<(String, &Version)> = plan
+        .endpoints()
+        .flat_map(|(_, endpoint)| endpoint.versions.values().filter_map(|slot| slot.version.as_deref()))
+        .map(|version| (format!("model=\"{}\",version=\"{}\"", version.spec.name, version.spec.version), version))
+        .collect();
+    let totals: Vec<(&str, &Version, Totals)> =
+        versions.iter().map(|(labels, version)| (labels.as_str(), *version, Totals::of(version))).collect();
+    render_requests(&mut text, process, &totals);
+    render_durations(&mut text, &totals);
+    render_runs(&mut text, &totals);
+    render_states(&mut text, process);
+    render_process(&mut text, process, acceptor);
+    render_triton(&mut text, &totals);
+    text.finish()
+}
+
+fn render_requests(text: &mut Text, process: &Process, totals: &[(&str, &Version, Totals)]) {
+    text.family(&REQUESTS);
+    for (labels, _, totals) in totals {
+        for protocol in Protocol::ALL {
+            let count = totals.success[protocol as usize];
+            text.sample(&REQUESTS, &format!("{labels},protocol=\"{}\",code=\"ok\"", protocol.name()), count);
+            for kind in Kind::ALL {
+                let count = totals.failure[protocol as usize][kind as usize];
+                if count > 0 {
+                    let (protocol, code) = (protocol.name(), kind.row().code);
+                    text.sample(&REQUESTS, &format!("{labels},protocol=\"{protocol}\",code=\"{code}\""), count);
+                }
+            }
+        }
+    }
+    let refused = |protocol: Protocol, kind: Kind| -> u64 {
+        process.shared.refused.iter().map(|refused| refused.0[protocol as usize][kind as usize].get()).sum()
+    };
+    for (protocol, kind) in Protocol::ALL.into_iter().flat_map(|protocol| Kind::ALL.map(|kind| (protocol, kind))) {
+        let count = refused(protocol, kind);
+        if count > 0 {
+            let labels =
+                format!("model=\"\",version=\"\",protocol=\"{}\",code=\"{}\"", protocol.name(), kind.row().code);
+            text.sample(&REQUESTS, &labels, count);
+        }
+    }
+    text.family(&REJECTED);
+    for kind in Kind::ALL.into_iter().filter(|&kind| kind != Kind::Internal) {
+        let known: u64 = totals.iter().map(|(_, _, totals)| totals.failed(|failed| failed == kind)).sum();
+        let unknown: u64 = Protocol::ALL.into_iter().map(|protocol| refused(protocol, kind)).sum();
+        text.sample(&REJECTED, &format!("reason=\"{}\"", kind.row().code), known + unknown);
+    }
+}
+
+fn render_durations(text: &mut Text, totals: &[(&str, &Version, Totals)]) {
+    let families: [(&Family, fn(&Totals) -> &HistogramTotal); 3] = [
+        (&REQUEST_DURATION, |totals| &totals.request),
+        (&QUEUE_DURATION, |totals| &totals.queue),
+        (&COMPUTE_DURATION, |totals| &totals.compute),
+    ];
+    for (family, histogram) in families {
+        text.family(family);
+        for (labels, _, totals) in totals {
+            text.histogram(family, labels, histogram(totals), 1e-9);
+        }
+    }
+    text.family(&BATCH_ROWS);
+    for (labels, _, totals) in totals {
+        text.histogram(&BATCH_ROWS, labels, &totals.batch_rows, 1.0);
+    }
+}
+
+fn render_runs(text: &mut Text, totals: &[(&str, &Version, Totals)]) {
+    let families: [(&Family, fn(&Version, &Totals) -> u64); 5] = [
+        (&ROWS, |_, totals| totals.rows),
+        (&RUNS, |_, totals| totals.runs),
+        (&RETRIED_RUNS, |_, totals| totals.retried_runs),
+        (&IN_FLIGHT, |_, totals| totals.in_flight()),
+        (&QUEUE_DEPTH, |version, _| version.pool.waiting() as u64),
+    ];
+    for (family, value) in families {
+        text.family(family);
+        for (labels, version, totals) in totals {
+            text.sample(family, labels, value(version, totals));
+        }
+    }
+}
+
+fn render_states(text: &mut Text, process: &Process) {
+    let plan = process.plan.load_full();
+    text.family(&MODEL_STATE);
+    for (name, endpoint) in plan.endpoints() {
+        for (number, slot) in &endpoint.versions {
+            for state in STATES {
+                let labels = format!("model=\"{name}\",version=\"{number}\",state=\"{state}\"");
+                text.sample(&MODEL_STATE, &labels, u64::from(slot.state.name() == state));
+            }
+        }
+    }
+    debug_assert!(STATES.contains(&State::Ready.name()));
+    text.single(&PLAN_NUMBER, plan.number);
+}
+
+fn render_process(text: &mut Text, process: &Process, acceptor: &Acceptor) {
+    text.single(&CONNECTIONS, acceptor.connections() as u64);
+    text.single(&CONNECTIONS_ACCEPTED, acceptor.accepted.get());
+    text.single(&CONNECTIONS_REFUSED, acceptor.turned_away.get());
+    text.single(&BYTES_HELD, process.bytes.drawn() as u64);
+    text.single(&BYTES_LIMIT, process.bytes.limit() as u64);
+    text.single(&ACCESS_DROPPED, process.access_log.as_ref().map_or(0, crate::access::AccessLog::dropped));
+    text.single(&RESIDENT, resources::resident_bytes() as u64);
+    text.family(&BUILD_INFO);
+    text.sample(&BUILD_INFO, &format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1);
+}
+
+fn render_triton(text: &mut Text, totals: &[(&str, &Version, Totals)]) {
+    let families: [(&Family, fn(&Version, &Totals) -> u64); 9] = [
+        (&NV_SUCCESS, |_, totals| totals.succeeded()),
+        (&NV_COUNT, |_, totals| totals.rows),
+        (&NV_EXEC_COUNT, |_, totals| totals.runs),
+        (&NV_PENDING, |version, _| version.pool.waiting() as u64),
+        (&NV_REQUEST_US, |_, totals| totals.request.sum / 1_000),
+        (&NV_QUEUE_US, |_, totals| totals.queue.sum / 1_000),
+        (&NV_COMPUTE_INPUT_US, |_, totals| totals.gather_ns / 1_000),
+        (&NV_COMPUTE_INFER_US, |_, totals| totals.compute.sum / 1_000),
+        (&NV_COMPUTE_OUTPUT_US, |_, totals| totals.scatter_ns / 1_000),
+    ];
+    for (family, value) in families {
+        text.family(family);
+        for (labels, version, totals) in totals {
+            text.sample(family, labels, value(version, totals));
+        }
+    }
+    text.family(&NV_FAILURE);
+    for (labels, _, totals) in totals {
+        // Triton does not count what it refuses before queueing; neither do we under its name.
+        let reasons: [(&str, u64); 4] = [
+            ("REJECTED", totals.failed(|kind| matches!(kind, Kind::QueueFull | Kind::QueueTimeout))),
+            ("CANCELED", totals.failed(|kind| kind == Kind::Cancelled)),
+            ("BACKEND", totals.failed(|kind| kind == Kind::Internal)),
+            ("OTHER", totals.failed(|kind| kind == Kind::DeadlineExceeded)),
+        ];
+        for (reason, count) in reasons {
+            text.sample(&NV_FAILURE, &format!("{labels},reason=\"{reason}\""), count);
+        }
+    }
+}
+
+/// Everything counted, as JSON: what the Python layer reads.
+pub(crate) fn snapshot(process: &Process) -> String {
+    let plan = process.plan.load_full();
+    let mut models = serde_json::Map::new();
+    for (name, endpoint) in plan.endpoints() {
+        let versions = endpoint.versions.iter().map(|(number, slot)| {
+            let totals = slot.version.as_deref().map(Totals::of).unwrap_or_default();
+            let reason = if let State::Failed(reason) = &slot.state { Some(reason) } else { None };
+            let value = serde_json::json!({
+                "state": slot.state.name(), "reason": reason,
+                "submitted": totals.submitted, "succeeded": totals.succeeded(), "failed": totals.failed(|_| true),
+                "rows": totals.rows, "runs": totals.runs, "retried_runs": totals.retried_runs,
+                "request_ns": totals.request.sum, "queue_ns": totals.queue.sum, "compute_ns": totals.compute.sum,
+            });
+            (number.to_string(), value)
+        });
+        models.insert(name.to_owned(), versions.collect::<serde_json::Map<_, _>>().into());
+    }
+    serde_json::json!({ "plan": plan.number, "models": models }).to_string()
+}
+
+impl Type {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Type::Counter => "counter",
+            Type::Gauge => "gauge",
+            Type::Histogram => "histogram",
+        }
+    }
+}
+
+/// The reference page of all metrics, in Markdown.
+pub fn reference() -> String {
+    let mut page = String::new();
+    for family in FAMILIES {
+        let _ = writeln!(page, "| `{}` | {} | {} |", family.name, family.kind.name(), family.help);
+    }
+    page
+}

@@ -1,0 +1,74 @@
+//! Writes the Prometheus text format.
+
+use std::fmt::{Display, Write};
+
+use mlserve_core::stats::HistogramTotal;
+
+use crate::metrics::Type;
+
+/// One metric: its name, type and help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Name without a bucket's or sum's ending.
+    pub name: &'static str,
+    /// What it is, to Prometheus.
+    pub kind: Type,
+    /// One sentence.
+    pub help: &'static str,
+}
+
+/// A page of metrics in the making.
+#[derive(Debug, Default)]
+pub(crate) struct Text(String);
+
+impl Text {
+    /// Begins a family; its samples follow.
+    pub(crate) fn family(&mut self, family: &Family) {
+        let Family { name, kind, help } = family;
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {}", kind.name()));
+    }
+
+    /// One sample; `labels` as in `model="m",version="1"`, values escaped already.
+    pub(crate) fn sample(&mut self, family: &Family, labels: &str, value: u64) {
+        self.line(format_args!("{}{{{labels}}} {value}", family.name));
+    }
+
+    /// A family of one sample without labels.
+    pub(crate) fn single(&mut self, family: &Family, value: u64) {
+        self.family(family);
+        self.line(format_args!("{} {value}", family.name));
+    }
+
+    /// The samples of a histogram whose values are `scale` of the unit in its name.
+    pub(crate) fn histogram(&mut self, family: &Family, labels: &str, total: &HistogramTotal, scale: f64) {
+        let name = family.name;
+        let mut count = 0;
+        for (index, bucket) in total.buckets.iter().enumerate() {
+            count += bucket;
+            match total.bounds.get(index) {
+                Some(&bound) => {
+                    let bound = bound as f64 * scale;
+                    self.line(format_args!("{name}_bucket{{{labels},le=\"{}\"}} {count}", rounded(bound)));
+                }
+                None => self.line(format_args!("{name}_bucket{{{labels},le=\"+Inf\"}} {count}")),
+            }
+        }
+        self.line(format_args!("{name}_sum{{{labels}}} {}", total.sum as f64 * scale));
+        self.line(format_args!("{name}_count{{{labels}}} {count}"));
+    }
+
+    /// The page.
+    pub(crate) fn finish(self) -> String {
+        self.0
+    }
+
+    fn line(&mut self, line: impl Display) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{line}");
+    }
+}
+
+/// Bounds without the digits that scaling adds: 0.00001, not 0.000010000000000000001.
+fn rounded(bound: f64) -> f64 {
+    (bound * 1e9).round() / 1e9
+}
