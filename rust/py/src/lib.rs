@@ -1,1 +1,26 @@
-//! Placeholder
+//! The Python extension `mlserve._core`: settings and buffers down, answers and one snapshot up.
+//!
+//! Python threads never carry an ONNX request of a socket; only a call of the same process comes through here.
+
+mod error;
+mod gil;
+mod infer;
+mod server;
+
+use pyo3::prelude::*;
+
+/// The Rust side of mlserve.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::error::error_table;
+    #[pymodule_export]
+    use crate::server::{Server, run_cli};
+
+    use super::{Bound, PyModule, PyModuleMethods, PyResult};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
