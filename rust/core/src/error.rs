@@ -7,6 +7,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+/// The HTTP header, gRPC trailer and stream parameter that names an error's row by its code: several rows share a
+/// status, and this tells them apart.
+pub const CODE_HEADER: &str = "mlserve-code";
+
 /// What went wrong, as the caller may act on it. One row of the error table each; see [`Kind::row`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
