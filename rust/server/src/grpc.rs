@@ -299,3 +299,6 @@ fn unknown(path: &str) -> Error {
     Error::new(Kind::UnknownRoute, format!("unknown RPC '{}'", decode::quoted(path)))
 }
 
+
+#[cfg(test)]
+mod tests;

@@ -35,34 +35,34 @@ mod write;
 
 /// A request as either HTTP version delivers it: the head is here, the body is still to be read.
 #[derive(Debug)]
-pub struct HttpRequest {
+pub(crate) struct HttpRequest {
     /// GET, POST, …
-    pub method: Method,
+    pub(crate) method: Method,
     /// Path and query.
-    pub uri: Uri,
+    pub(crate) uri: Uri,
     /// As sent, names in lower case.
-    pub headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
     /// Read only once a route wants it.
-    pub body: RequestBody,
+    pub(crate) body: RequestBody,
     /// When its head was complete.
-    pub arrived: Instant,
+    pub(crate) arrived: Instant,
 }
 
 /// An answer, complete before its first byte is written.
 #[derive(Debug)]
-pub struct HttpResponse {
+pub(crate) struct HttpResponse {
     /// 200, or the status of a row of the error table.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// Without `date` and connection headers.
-    pub headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
     /// In order; large tensors are slices of the batch's output.
-    pub body: Vec<Bytes>,
+    pub(crate) body: Vec<Bytes>,
     /// To be held until the last byte is written.
-    pub reservation: Option<Reservation>,
+    pub(crate) reservation: Option<Reservation>,
 }
 
 /// Answers one request. Dropping the future tells the pipeline that nobody waits.
-pub async fn handle(context: &LoopContext, request: HttpRequest) -> HttpResponse {
+pub(crate) async fn handle(context: &LoopContext, request: HttpRequest) -> HttpResponse {
     let mut trail = access::Trail::new(&request);
     let response = route::dispatch(context, request, &mut trail).await;
     trail.finish(context, response)

@@ -36,7 +36,7 @@ const MAX_BUFFER_BYTES: usize = 128 << 10;
 const HYPER_MAX_HEADERS: usize = 100;
 
 /// Serves one HTTP/1.1 connection to its end: the peer closes it, it idles too long, it is too old, or the server closes.
-pub async fn serve<Io>(context: LoopContext, io: Io)
+pub(crate) async fn serve<Io>(context: LoopContext, io: Io)
 where
     Io: AsyncRead + AsyncWrite + Unpin + 'static,
 {

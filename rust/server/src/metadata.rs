@@ -207,8 +207,8 @@ mod tests {
         assert_eq!(timeout(b"1H"), Some(Duration::from_secs(3_600)));
         assert_eq!(timeout(b"2M"), Some(Duration::from_secs(120)));
         assert_eq!(timeout(b"30S"), Some(Duration::from_secs(30)));
-        assert_eq!(timeout(b"00000250m"), None);
-        assert_eq!(timeout(b"0000250m"), Some(Duration::from_millis(250)));
+        assert_eq!(timeout(b"000000250m"), None);
+        assert_eq!(timeout(b"00000250m"), Some(Duration::from_millis(250)));
         assert_eq!(timeout(b"7u"), Some(Duration::from_micros(7)));
         assert_eq!(timeout(b"99999999n"), Some(Duration::from_nanos(99_999_999)));
         assert_eq!(timeout(b"99999999H"), Some(FAR_AWAY));

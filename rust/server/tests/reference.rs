@@ -82,6 +82,9 @@ fn errors_page_is_the_error_table() {
         let cells = [format!("`{code}`"), http.to_string(), format!("{grpc} ({number})"), fault.into(), retry.into()];
         line(&mut page, &format!("| {} | `{class}` | {meaning} |", cells.join(" | ")));
     }
+    page += "\nPython has three more, for starting and stopping: `ConfigError` (a setting is unknown or has a value that \
+             is not allowed), `ModelLoadError` (no model could be loaded), and `LifecycleError` (the server was used \
+             before it started, after it stopped, or in a forked child).\n";
     compare("errors.md", &page);
 }
 

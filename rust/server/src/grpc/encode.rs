@@ -5,11 +5,16 @@
 //! output between the pieces of the buffer.
 
 use bytes::Bytes;
+use mlserve_core::error::{CODE_HEADER, Error};
 use mlserve_core::request::{Answer, BatchPlace, Output};
 use mlserve_core::version::Version;
 use smallvec::SmallVec;
 
+use prost::Message as _;
+
 use super::frame::PREFIX_BYTES;
+use crate::proto::infer_parameter::ParameterChoice;
+use crate::proto::{InferParameter, ModelInferResponse, ModelStreamInferResponse};
 
 /// Outputs up to this many bytes are copied into the message: cheaper than a frame of their own.
 const COPIED_BYTES: usize = 16 << 10;
@@ -91,14 +96,17 @@ pub(crate) fn framed(len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Message {
     Message { buffer, splices: SmallVec::new() }
 }
 
-/// A `ModelStreamInferResponse` that carries an error, prefix included.
-pub(crate) fn encode_stream_error(text: &str, id: &str) -> Message {
-    let response = string_size(id);
-    framed(string_size(text) + 1 + prefixed(response), |buffer| {
-        put_string(buffer, 0x0a, text);
-        put_length(buffer, 0x12, response);
-        put_string(buffer, 0x1a, id);
-    })
+/// A `ModelStreamInferResponse` that carries an error and names its row, prefix included.
+pub(crate) fn encode_stream_error(error: &Error, id: &str) -> Message {
+    let code = InferParameter { parameter_choice: Some(ParameterChoice::StringParam(error.kind().row().code.to_owned())) };
+    let infer_response = ModelInferResponse {
+        id: id.to_owned(),
+        parameters: [(CODE_HEADER.to_owned(), code)].into(),
+        ..ModelInferResponse::default()
+    };
+    let response =
+        ModelStreamInferResponse { error_message: error.text().to_owned(), infer_response: Some(infer_response) };
+    framed(response.encoded_len(), |buffer| buffer.extend_from_slice(&response.encode_to_vec()))
 }
 
 /// Byte counts of the parts of one message, by which it is written.

@@ -1,15 +1,27 @@
-//! For tests: a budget, and a version of a model that doubles its rows.
+//! For tests: a budget, a version of a model that doubles its rows, and an event loop that serves it.
 
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use mlserve_core::backend::{Backend, OutputTensor, RunError, TensorView};
 use mlserve_core::budget::{Budget, LocalBudget, Reservation};
 use mlserve_core::clock::Clock;
-use mlserve_core::config::ModelSettings;
+use mlserve_core::config::{ModelSettings, Settings};
+use mlserve_core::lane::Occupancy;
 use mlserve_core::model::{Batching, ModelSpec, TensorSpec};
+use mlserve_core::pipeline::{Refused, Shared};
+use mlserve_core::plan::{Endpoint, Plan, Slot, State};
 use mlserve_core::tensor::DataType;
 use mlserve_core::version::{Mailbox, NewVersion, Version};
+use tokio::net::UnixStream;
+
+use crate::event_loop::{self, LoopHandle, LoopMailbox, LoopSeed};
+use crate::listen::Socket;
+use crate::process::Process;
+use crate::status::{Phase, Status};
 
 /// A reservation of nothing, in a budget of `limit` bytes.
 pub(crate) fn reservation(limit: usize) -> Reservation {
@@ -59,4 +71,76 @@ pub(crate) fn version(width: i64, mailboxes: Arc<[Arc<dyn Mailbox>]>) -> Arc<Ver
         warmup: Vec::new(),
     };
     Version::new(new, mailboxes, Clock::Monotonic)
+}
+
+/// An event loop with the model `double`, and a client's end of a connection to it.
+pub(crate) struct Served {
+    pub(crate) process: Arc<Process>,
+    handle: LoopHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Served {
+    /// Starts a loop; the model's rows are `width` values wide.
+    pub(crate) fn start(settings: Settings, width: i64) -> Self {
+        let clock = Clock::Monotonic;
+        let mailbox: Arc<LoopMailbox> = Arc::default();
+        let mailboxes: Arc<[Arc<dyn Mailbox>]> = Arc::from([Arc::clone(&mailbox) as Arc<dyn Mailbox>]);
+        let slot = Slot { state: State::Ready, version: Some(version(width, mailboxes)) };
+        let failed = Slot { state: State::Failed("broken".to_owned()), version: None };
+        let endpoints = [
+            ("double".to_owned(), Endpoint::new([(7, slot)].into())),
+            ("broken".to_owned(), Endpoint::new([(1, failed)].into())),
+        ];
+        let plan = Arc::new(ArcSwap::from_pointee(Plan::new(1, endpoints)));
+        let limits = settings.limits.clone();
+        let shared = Shared {
+            plan: Arc::clone(&plan),
+            clock: clock.clone(),
+            requests: Budget::new(limits.requests_in_flight),
+            limits,
+            occupancy: Occupancy::new(1),
+            refused: [Refused::default()].into(),
+        };
+        let process = Arc::new(Process {
+            status: Status::new(false),
+            bytes: Budget::new(settings.limits.byte_budget),
+            access_log: None,
+            shared: Arc::new(shared),
+            plan,
+            clock,
+            settings,
+        });
+        process.status.advance(Phase::Serving);
+        let (handle, arrivals) = event_loop::channel();
+        let seed = LoopSeed {
+            home: 0,
+            process: Arc::clone(&process),
+            shared: Arc::clone(&process.shared),
+            mailbox,
+            access_log: None,
+        };
+        let thread = std::thread::spawn(move || event_loop::run(seed, arrivals).expect("the loop runs"));
+        Self { process, handle, thread: Some(thread) }
+    }
+
+    /// A client's end of a new connection.
+    pub(crate) fn connect(&self) -> UnixStream {
+        let (ours, theirs) = StdUnixStream::pair().expect("a socket pair");
+        for socket in [&ours, &theirs] {
+            socket.set_nonblocking(true).expect("non-blocking");
+        }
+        self.handle.connect(Socket::Unix(theirs));
+        UnixStream::from_std(ours).expect("a runtime")
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.handle.end();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the loop panicked");
+        }
+    }
 }

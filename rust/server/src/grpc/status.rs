@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use mlserve_core::error::Error;
+use mlserve_core::error::{CODE_HEADER, Error};
 
 /// The header or trailer with the status code.
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -23,7 +23,7 @@ pub(crate) fn ok_trailers() -> HeaderMap {
 /// What ends an answer of many messages.
 pub(crate) fn trailers(error: Option<&Error>) -> HeaderMap {
     let Some(error) = error else { return ok_trailers() };
-    let mut trailers = HeaderMap::with_capacity(2);
+    let mut trailers = HeaderMap::with_capacity(3);
     insert(&mut trailers, error);
     trailers
 }
@@ -31,6 +31,7 @@ pub(crate) fn trailers(error: Option<&Error>) -> HeaderMap {
 /// Adds `error` to headers or trailers.
 pub(crate) fn insert(headers: &mut HeaderMap, error: &Error) {
     headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(error.kind().row().grpc)));
+    headers.insert(CODE_HEADER, HeaderValue::from_static(error.kind().row().code));
     if let Ok(text) = HeaderValue::try_from(percent_encoded(error.text())) {
         headers.insert(GRPC_MESSAGE, text);
     }

@@ -207,7 +207,7 @@ async fn first_of(answers: &mut VecDeque<oneshot::Receiver<Outcome>>) -> Outcome
     let Some(first) = answers.front_mut() else { return pending().await };
     let outcome = first.await.unwrap_or_else(|_| {
         // The pipeline answers every request; this is what a caller sees of a bug that breaks that.
-        Outcome::Message(encode::encode_stream_error("the request was lost", ""), None)
+        Outcome::Message(encode::encode_stream_error(&Error::internal("the request was lost"), ""), None)
     });
     answers.pop_front();
     outcome
@@ -256,7 +256,7 @@ impl StreamReply {
     }
 
     fn refuse(&mut self, error: &Error) {
-        self.give(Outcome::Message(encode::encode_stream_error(error.text(), &self.id), None));
+        self.give(Outcome::Message(encode::encode_stream_error(error, &self.id), None));
     }
 }
 

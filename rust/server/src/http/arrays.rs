@@ -61,8 +61,8 @@ fn numbers<Element: Number>(
             return Err(wrong_kind(declared, index, token, "a number"));
         }
         let number = cursor.number()?;
-        let element = Element::from_decimal(&number)
-            .ok_or_else(|| out_of_range(declared, index, number.text, Element::RANGE))?;
+        let element =
+            Element::from_decimal(&number).ok_or_else(|| out_of_range(declared, index, number.text, Element::RANGE))?;
         wire.extend_from_slice(element.wire().as_ref());
         Ok(())
     })?;
@@ -293,7 +293,10 @@ fn wrong_count(declared: Declared<'_>, expected: usize, got: &dyn fmt::Display) 
 #[cold]
 fn wrong_level(declared: Declared<'_>, index: usize, level: usize) -> Error {
     let rank = declared.shape.len();
-    wrong_shape(declared, format_args!("element {index} is {level} levels deep; all must be 1 (flat) or {rank} (nested)"))
+    wrong_shape(
+        declared,
+        format_args!("element {index} is {level} levels deep; all must be 1 (flat) or {rank} (nested)"),
+    )
 }
 
 #[cold]

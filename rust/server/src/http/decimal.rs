@@ -80,7 +80,8 @@ impl Scan<'_> {
     #[inline]
     fn digits(&mut self) -> usize {
         let start = self.at;
-        while let Some(digit) = self.bytes.get(self.at).map(|byte| byte.wrapping_sub(b'0')).filter(|&digit| digit < 10) {
+        while let Some(digit) = self.bytes.get(self.at).map(|byte| byte.wrapping_sub(b'0')).filter(|&digit| digit < 10)
+        {
             self.digits = self.digits.wrapping_mul(10).wrapping_add(u64::from(digit));
             self.at += 1;
         }

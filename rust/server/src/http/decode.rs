@@ -10,7 +10,7 @@ use mlserve_core::budget::Reservation;
 use mlserve_core::config::LimitSettings;
 use mlserve_core::error::{Error, Result};
 use mlserve_core::request::{Input, Request, Text};
-use mlserve_core::tensor::{DataType, Shape};
+use mlserve_core::tensor::{DataType, Shape, TensorBytes};
 use smallvec::SmallVec;
 
 use super::arrays::{self, Declared};
@@ -79,12 +79,16 @@ pub(super) fn decode(json: &Bytes, source: &mut Source<'_>) -> Result<Decoded> {
     body.finish()
 }
 
+/// Names of wanted outputs, and whether each is wanted as binary data, if it says.
+type WantedOutputs = SmallVec<[(Text, Option<bool>); 2]>;
+
+/// A body while its members come.
 #[derive(Default)]
 struct Body {
     request: Request,
     has_id: bool,
     has_inputs: bool,
-    outputs: Option<SmallVec<[(Text, Option<bool>); 2]>>,
+    outputs: Option<WantedOutputs>,
     choices: Option<parameters::Choices>,
 }
 
@@ -143,9 +147,9 @@ impl Body {
     }
 }
 
-fn outputs(cursor: &mut Cursor<'_>, max_tensors: usize) -> Result<SmallVec<[(Text, Option<bool>); 2]>> {
+fn outputs(cursor: &mut Cursor<'_>, max_tensors: usize) -> Result<WantedOutputs> {
     kind(cursor, Token::Array, "outputs")?;
-    let mut outputs = SmallVec::new();
+    let mut outputs = WantedOutputs::new();
     cursor.array(|cursor| {
         if outputs.len() == max_tensors {
             return Err(too_many("outputs", max_tensors));
@@ -285,7 +289,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-fn take_blob(label: &str, size: usize, source: &mut Source<'_>) -> Result<mlserve_core::tensor::TensorBytes> {
+fn take_blob(label: &str, size: usize, source: &mut Source<'_>) -> Result<TensorBytes> {
     let left = source.blobs.left();
     source.blobs.take(size).ok_or_else(|| {
         Error::invalid(format!(
@@ -335,12 +339,16 @@ fn left_over(model: &str) -> Error {
 
 #[cold]
 fn too_many(what: &str, limit: usize) -> Error {
-    Error::too_large(format!("the request has more than {limit} {what}; at most {limit} are allowed (limits.max_tensors)"))
+    Error::too_large(format!(
+        "the request has more than {limit} {what}; at most {limit} are allowed (limits.max_tensors)"
+    ))
 }
 
 #[cold]
 fn too_deep_shape(label: &str, limit: usize) -> Error {
-    Error::too_large(format!("input '{label}' has more than {limit} dimensions; at most {limit} are allowed (limits.max_rank)"))
+    Error::too_large(format!(
+        "input '{label}' has more than {limit} dimensions; at most {limit} are allowed (limits.max_rank)"
+    ))
 }
 
 #[cold]

@@ -62,7 +62,9 @@ impl Fields {
     pub(super) fn layout(&self, len: usize) -> Result<Layout> {
         let json_length = match self.json_length {
             None => len,
-            Some(said) => usize::try_from(said).ok().filter(|&said| said <= len).ok_or_else(|| out_of_range(len, said))?,
+            Some(said) => {
+                usize::try_from(said).ok().filter(|&said| said <= len).ok_or_else(|| out_of_range(len, said))?
+            }
         };
         // Without JSON there is nothing but the input itself; an empty body counts as such, too.
         Ok(if json_length == 0 { Layout::Raw } else { Layout::Json(json_length) })

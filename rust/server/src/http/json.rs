@@ -132,7 +132,9 @@ impl<'a> Cursor<'a> {
         if self.leave(close) {
             return Ok(false);
         }
-        Err(self.broken(if close == b']' { "missing a comma or ] after an array element" } else {
+        Err(self.broken(if close == b']' {
+            "missing a comma or ] after an array element"
+        } else {
             "missing a comma or } after an object member"
         }))
     }
@@ -341,14 +343,19 @@ impl<'a> Cursor<'a> {
 
     /// Checks that nothing follows.
     pub(super) fn end(&mut self) -> Result<()> {
-        if self.peek().is_none() { Ok(()) } else { Err(self.broken("the document root must not be followed by other values")) }
+        if self.peek().is_none() {
+            Ok(())
+        } else {
+            Err(self.broken("the document root must not be followed by other values"))
+        }
     }
 
     #[cold]
     fn no_value(&self) -> Error {
         let rest = &self.text.as_bytes()[self.at..];
         let word = rest.strip_prefix(b"-").unwrap_or(rest);
-        if word.starts_with(b"NaN") || word.starts_with(b"Inf") || word.starts_with(b"nan") || word.starts_with(b"inf") {
+        if word.starts_with(b"NaN") || word.starts_with(b"Inf") || word.starts_with(b"nan") || word.starts_with(b"inf")
+        {
             return self.broken("NaN and Infinity are not JSON; send such values as binary data");
         }
         self.broken("invalid value")

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use mlserve_core::error::Result;
 use mlserve_core::model::TensorSpec;
+use mlserve_core::plan::Endpoint;
 
 use super::HttpResponse;
 use super::route::Target;
@@ -29,7 +30,7 @@ pub(super) fn model(process: &Process, target: &Target) -> Result<HttpResponse> 
     let plan = process.plan.load();
     let version = plan.find(&target.model, target.version)?;
     let spec = &version.spec;
-    let versions = plan.endpoint(&target.model).into_iter().flat_map(|endpoint| endpoint.ready());
+    let versions = plan.endpoint(&target.model).into_iter().flat_map(Endpoint::ready);
     let versions = versions.filter(|&(number, _)| target.version.is_none_or(|wanted| wanted == number));
     let mut body = Vec::with_capacity(512);
     body.extend_from_slice(b"{\"name\":");

@@ -42,7 +42,8 @@ fn weight(parameter: Option<&[u8]>) -> Option<u16> {
     if !fraction.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let thousandths = (0..3).fold(0, |sum, place| 10 * sum + fraction.get(place).map_or(0, |digit| u16::from(digit - b'0')));
+    let thousandths =
+        (0..3).fold(0, |sum, place| 10 * sum + fraction.get(place).map_or(0, |digit| u16::from(digit - b'0')));
     match whole {
         b'0' => Some(thousandths),
         b'1' if thousandths == 0 => Some(FULL_WEIGHT),

@@ -113,11 +113,9 @@ fn unsigned(cursor: &mut Cursor<'_>, key: &str, expected: &str) -> Result<u64> {
         Err(_) if number.is_negative => {
             Err(Error::invalid(format!("invalid value for '{}', expected value >= 0.", key.escape_debug())))
         }
-        Err(_) => Err(Error::invalid(format!(
-            "invalid value for '{}', expected value <= {}.",
-            key.escape_debug(),
-            u64::MAX
-        ))),
+        Err(_) => {
+            Err(Error::invalid(format!("invalid value for '{}', expected value <= {}.", key.escape_debug(), u64::MAX)))
+        }
     }
 }
 
@@ -160,5 +158,8 @@ fn too_many() -> Error {
 /// What another server may do, but this one does not.
 #[cold]
 pub(super) fn not_offered(tensor: &str, what: &str) -> Error {
-    Error::new(Kind::NotOffered, format!("{what} is not offered by this server; tensor '{}' asks for it", tensor.escape_debug()))
+    Error::new(
+        Kind::NotOffered,
+        format!("{what} is not offered by this server; tensor '{}' asks for it", tensor.escape_debug()),
+    )
 }

@@ -15,8 +15,7 @@ use super::decode::{Decoded, Wants};
 pub(super) fn decode(body: TensorBytes, spec: &ModelSpec) -> Result<Decoded> {
     let [tensor] = spec.inputs.as_slice() else {
         return Err(Error::invalid(format!(
-            "Raw request must only have 1 input (found {}) to be deduced but got {} inputs in '{}' model configuration",
-            1,
+            "Raw request must only have 1 input (found 1) to be deduced but got {} inputs in '{}' model configuration",
             spec.inputs.len(),
             spec.name
         )));
@@ -32,7 +31,7 @@ pub(super) fn decode(body: TensorBytes, spec: &ModelSpec) -> Result<Decoded> {
                 tensor.name
             )));
         }
-        with_length(body)?
+        with_length(&body)?
     } else {
         deduce(&mut shape, tensor, body.len())?;
         body
@@ -59,9 +58,10 @@ fn deduce(shape: &mut Shape, tensor: &TensorSpec, bytes: usize) -> Result<()> {
 }
 
 /// The bytes as the single element of a BYTES tensor.
-fn with_length(body: TensorBytes) -> Result<TensorBytes> {
-    let length = u32::try_from(body.len())
-        .map_err(|_| Error::too_large(format!("a BYTES element of {} bytes; at most {} are allowed", body.len(), u32::MAX)))?;
+fn with_length(body: &TensorBytes) -> Result<TensorBytes> {
+    let length = u32::try_from(body.len()).map_err(|_| {
+        Error::too_large(format!("a BYTES element of {} bytes; at most {} are allowed", body.len(), u32::MAX))
+    })?;
     let mut element = TensorBytes::from(length.to_le_bytes().to_vec());
     body.pieces().for_each(|piece| element.push(piece.clone()));
     Ok(element)

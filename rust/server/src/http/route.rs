@@ -101,7 +101,8 @@ fn find(method: &Method, uri: &Uri) -> Result<(&'static Route, Target), Refusal>
     let mut allowed = None;
     for route in &ROUTES {
         let Some(captures) = Captures::of(route.path, uri.path()) else { continue };
-        let is_allowed = if route.is_post { method == Method::POST } else { method == Method::GET || method == Method::HEAD };
+        let is_allowed =
+            if route.is_post { method == Method::POST } else { method == Method::GET || method == Method::HEAD };
         if is_allowed {
             return Ok((route, captures.target()?));
         }

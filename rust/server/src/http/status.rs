@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
-use mlserve_core::error::{Error, Kind, Retry};
+use mlserve_core::error::{CODE_HEADER, Error, Kind, Retry};
 
 use super::HttpResponse;
 use super::write::push_string;
@@ -59,6 +59,7 @@ pub(super) fn error_response(error: &Error) -> HttpResponse {
     body.push(b'}');
     let mut response = json_response(status(error.kind()), body);
     let row = error.kind().row();
+    response.headers.insert(CODE_HEADER, HeaderValue::from_static(row.code));
     if row.retry == Retry::Yes {
         response.headers.insert(header::RETRY_AFTER, RETRY_AFTER_S);
     }

@@ -99,18 +99,14 @@ impl List<'_> {
             self.buffer.push(b',');
         }
         self.count += 1;
-        if self.count % ELEMENTS_BETWEEN_LOOKS == 0 && self.buffer.len() > self.limit {
+        if self.count.is_multiple_of(ELEMENTS_BETWEEN_LOOKS) && self.buffer.len() > self.limit {
             return Err(too_large(self.limit));
         }
         Ok(())
     }
 
     /// Elements of `SIZE` bytes; `push` writes one, or says that JSON cannot carry it.
-    fn fixed<const SIZE: usize>(
-        &mut self,
-        data: &[u8],
-        push: impl Fn(&mut Vec<u8>, [u8; SIZE]) -> bool,
-    ) -> Result<()> {
+    fn fixed<const SIZE: usize>(&mut self, data: &[u8], push: impl Fn(&mut Vec<u8>, [u8; SIZE]) -> bool) -> Result<()> {
         // The rest is empty: the core has checked the byte count of every output.
         let (elements, _) = data.as_chunks::<SIZE>();
         for &element in elements {
@@ -139,7 +135,9 @@ impl List<'_> {
 
 #[cold]
 pub(super) fn too_large(limit: usize) -> Error {
-    Error::too_large(format!("the answer is larger than {limit} bytes, which is the limit; ask for fewer rows or binary data"))
+    Error::too_large(format!(
+        "the answer is larger than {limit} bytes, which is the limit; ask for fewer rows or binary data"
+    ))
 }
 
 #[cold]

@@ -174,7 +174,12 @@ mod tests {
     use super::*;
 
     fn limits() -> LimitSettings {
-        LimitSettings { header_timeout_ms: 10, idle_timeout_ms: 100, max_connection_age_s: 1, ..LimitSettings::default() }
+        LimitSettings {
+            header_timeout_ms: 10,
+            idle_timeout_ms: 100,
+            max_connection_age_s: 1,
+            ..LimitSettings::default()
+        }
     }
 
     fn after(start: Instant, milliseconds: u64) -> Instant {

@@ -1,5 +1,7 @@
 use std::io::Read;
 
+use mlserve_core::error::Kind;
+use mlserve_core::request::Protocol;
 use mlserve_core::tensor::DataType;
 
 use self::server::TestServer;
@@ -115,8 +117,20 @@ fn faults_have_their_status_and_text() {
     for (model, fields, body, status, text) in [
         ("nope", "", ok, 404, "Request for unknown model: 'nope' is not found"),
         ("tiny/versions/9", "", ok, 404, "Request for unknown model: 'tiny' version 9 is not found"),
-        ("tiny", "Inference-Header-Content-Length: abc\r\n", ok, 400, "Unable to parse Inference-Header-Content-Length, got: abc"),
-        ("tiny", "Inference-Header-Content-Length: 99999\r\n", ok, 400, "inference header size should be in range (0, 86), got: 99999"),
+        (
+            "tiny",
+            "Inference-Header-Content-Length: abc\r\n",
+            ok,
+            400,
+            "Unable to parse Inference-Header-Content-Length, got: abc",
+        ),
+        (
+            "tiny",
+            "Inference-Header-Content-Length: 99999\r\n",
+            ok,
+            400,
+            "inference header size should be in range (0, 84), got: 99999",
+        ),
         ("tiny", "Content-Encoding: br\r\n", ok, 501, "Unsupported compression type"),
         ("tiny", "Content-Encoding: gzip\r\n", ok, 400, "the request is not valid gzip data"),
         ("tiny", "x-request-timeout-ms: soon\r\n", ok, 400, "Unable to parse x-request-timeout-ms"),
@@ -138,6 +152,10 @@ fn faults_have_their_status_and_text() {
     let answer = client.infer("fp32", &format!("Inference-Header-Content-Length: {}\r\n", json.len()), &body);
     assert_eq!(answer.status, 400);
     assert!(answer.text().contains("element 0 of output 'y' is NaN or infinite"), "{}", answer.text());
+    let refused = &server.process.shared.refused[0].0[Protocol::Http as usize];
+    let count = |kind: Kind| refused[kind as usize].get();
+    assert_eq!((count(Kind::NotFound), count(Kind::NotOffered), count(Kind::TooLarge)), (2, 1, 1));
+    assert!(count(Kind::InvalidArgument) >= 6, "{}", count(Kind::InvalidArgument));
     // The connection took all of it.
     assert_eq!(client.infer("tiny", "", ok).status, 200);
 }
@@ -154,7 +172,7 @@ fn encodings_go_both_ways() {
             let answer = client.infer("image", &fields, &sent);
             assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
             let is_small = rows == 1;
-            assert_eq!(answer.headers.get("content-encoding").is_none(), is_small);
+            assert_eq!(!answer.headers.contains_key("content-encoding"), is_small);
             let body = match encoding {
                 _ if is_small => answer.body,
                 Encoding::Gzip => read(flate2::read::GzDecoder::new(&answer.body[..])),
@@ -206,7 +224,10 @@ fn large_bodies_come_back_whole_in_any_framing() {
     let answer = client.infer("image", &fields, &body);
     assert_eq!(answer.status, 200);
     assert!(answer.body.ends_with(&data));
-    client.send(format!("POST /v2/models/image/infer HTTP/1.1\r\nHost: t\r\n{fields}Transfer-Encoding: chunked\r\n\r\n").as_bytes());
+    client.send(
+        format!("POST /v2/models/image/infer HTTP/1.1\r\nHost: t\r\n{fields}Transfer-Encoding: chunked\r\n\r\n")
+            .as_bytes(),
+    );
     for chunk in body.chunks(10_000) {
         client.send(&[format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
     }
@@ -365,6 +386,7 @@ fn closing_finishes_what_is_in_flight() {
         std::thread::yield_now();
     }
     let mut idle = server.connect();
+    assert_eq!(idle.get("/v2/health/live").status, 200);
     server.process.status.advance(Phase::Closing);
     server.echo.hold(false);
     let answer = busy.receive();
@@ -414,4 +436,21 @@ fn requests_in_a_row_are_answered_in_order() {
         assert_eq!(answer["id"], number.to_string());
         assert_eq!(answer["parameters"]["mlserve_batch_rows"], 1);
     }
+}
+
+#[test]
+fn each_request_has_its_line_in_the_access_log() {
+    let server = TestServer::start(|settings| settings.log.access_log = true);
+    let mut client = server.connect();
+    client.infer("tiny", "x-request-id: forged\"\\,\r\n", ROW.as_bytes());
+    client.infer("tiny/versions/9", "", ROW.as_bytes());
+    client.get("/nowhere");
+    let lines = server.access_lines(3);
+    assert_eq!(lines[0]["request_id"], "forged\"\\,");
+    assert_eq!(lines[0]["code"], "ok");
+    assert_eq!(lines[0]["version"], 1);
+    assert_eq!(lines[0]["bytes_in"], ROW.len());
+    assert_eq!(lines[1]["code"], "not_found");
+    assert_eq!(lines[1]["route"], "/v2/models/{model}/versions/{version}/infer");
+    assert_eq!(lines[2]["code"], "unknown_route");
 }

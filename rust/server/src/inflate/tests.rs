@@ -5,6 +5,11 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Inflates without a budget.
+fn inflate(encoding: Encoding, pieces: &[Bytes], limit: usize) -> Result<Vec<u8>, Error> {
+    inflate_with(encoding, pieces, limit, &mut |_| Ok(()))
+}
+
 /// `data` in pieces of at most `size` bytes.
 fn cut(data: &[u8], size: usize) -> Vec<Bytes> {
     data.chunks(size.max(1)).map(Bytes::copy_from_slice).collect()
@@ -25,7 +30,8 @@ fn a_bomb_costs_no_more_than_the_limit() {
         let budget = Budget::new(64 << 20);
         let local = LocalBudget::new(Arc::clone(&budget), 1);
         let mut reservation = local.reserve(0).expect("nothing");
-        let error = inflate_reserved(encoding, &cut(&bomb, 16 << 10), 1 << 20, &mut reservation).expect_err("too large");
+        let error =
+            inflate_reserved(encoding, &cut(&bomb, 16 << 10), 1 << 20, &mut reservation).expect_err("too large");
         assert_eq!(error.kind(), Kind::TooLarge);
         assert_eq!(error.text(), "the request is more than 1048576 bytes after inflating, which is the limit");
         assert!(reservation.units() <= 1 << 20, "{} bytes were reserved", reservation.units());

@@ -89,10 +89,14 @@ fn streamed_answers_are_final() {
 }
 
 #[test]
-fn a_streamed_error_carries_the_id() {
-    let response = ModelStreamInferResponse::decode(&*joined(encode_stream_error("why", "q"))).expect("valid");
+fn a_streamed_error_carries_the_id_and_its_code() {
+    let message = encode_stream_error(&Error::invalid("why"), "q");
+    let response = ModelStreamInferResponse::decode(&*joined(message)).expect("valid");
     assert_eq!(response.error_message, "why");
-    assert_eq!(response.infer_response.expect("present").id, "q");
+    let answer = response.infer_response.expect("present");
+    assert_eq!(answer.id, "q");
+    let code = answer.parameters[CODE_HEADER].parameter_choice.clone();
+    assert_eq!(code, Some(ParameterChoice::StringParam("invalid_argument".to_owned())));
 }
 
 #[test]

@@ -66,8 +66,16 @@ fn elements_of_another_kind_or_out_of_range_are_named() {
     for (datatype, text, fault_text) in [
         (DataType::Uint8, "[1,300]", "element 1 of input 'x' is 300; UINT8 takes a whole number from 0 to 255"),
         (DataType::Uint8, "[1,-1]", "element 1 of input 'x' is -1; UINT8 takes a whole number from 0 to 255"),
-        (DataType::Int32, "[1.5,2]", "element 0 of input 'x' is 1.5; INT32 takes a whole number from -2147483648 to 2147483647"),
-        (DataType::Fp32, "[1,1e400]", "element 1 of input 'x' is 1e400; FP32 takes a number from -3.4028235e38 to 3.4028235e38"),
+        (
+            DataType::Int32,
+            "[1.5,2]",
+            "element 0 of input 'x' is 1.5; INT32 takes a whole number from -2147483648 to 2147483647",
+        ),
+        (
+            DataType::Fp32,
+            "[1,1e400]",
+            "element 1 of input 'x' is 1e400; FP32 takes a number from -3.4028235e38 to 3.4028235e38",
+        ),
         (DataType::Fp32, "[\"1\",2]", "element 0 of input 'x' is a string; a number is expected for FP32"),
         (DataType::Fp32, "[null,2]", "element 0 of input 'x' is null; a number is expected for FP32"),
         (DataType::Fp32, "[{},2]", "element 0 of input 'x' is an object; a number is expected for FP32"),

@@ -91,15 +91,27 @@ fn what_is_missing_or_of_another_kind_is_named() {
         ("{\"inputs\":[1]}", "Unable to parse 'inputs': it is a number; an object is expected"),
         ("{\"id\":5,\"inputs\":[]}", "Unable to parse 'id': it is a number; a string is expected"),
         ("{\"inputs\":[],\"inputs\":[]}", "'inputs' is there twice; once is allowed"),
-        ("{\"inputs\":[],\"outputs\":[{}]}", "Unable to parse 'name': attempt to access non-existing object member 'name'"),
+        (
+            "{\"inputs\":[],\"outputs\":[{}]}",
+            "Unable to parse 'name': attempt to access non-existing object member 'name'",
+        ),
         ("{a", "failed to parse the request JSON buffer: missing a name for object member at 1"),
     ] {
         assert_eq!(fault(json), text, "{json}");
     }
     for (members, text) in [
-        (r#""shape":[1],"datatype":"FP32","data":[1]"#, "Unable to parse 'name': attempt to access non-existing object member 'name'"),
-        (r#""name":"x","datatype":"FP32","data":[1]"#, "Unable to parse 'shape': attempt to access non-existing object member 'shape'"),
-        (r#""name":"x","shape":[1],"data":[1]"#, "Unable to parse 'datatype': attempt to access non-existing object member 'datatype'"),
+        (
+            r#""shape":[1],"datatype":"FP32","data":[1]"#,
+            "Unable to parse 'name': attempt to access non-existing object member 'name'",
+        ),
+        (
+            r#""name":"x","datatype":"FP32","data":[1]"#,
+            "Unable to parse 'shape': attempt to access non-existing object member 'shape'",
+        ),
+        (
+            r#""name":"x","shape":[1],"data":[1]"#,
+            "Unable to parse 'datatype': attempt to access non-existing object member 'datatype'",
+        ),
         (r#""name":"x","shape":[1],"datatype":"fp32","data":[1]"#, "invalid datatype for input x"),
         (r#""name":"x","name":"y""#, "'name' is there twice; once is allowed"),
         (r#""name":"x","shape":[1],"datatype":"FP32","data":[1],"data":[2]"#, "'data' is there twice; once is allowed"),
@@ -110,7 +122,9 @@ fn what_is_missing_or_of_another_kind_is_named() {
 
 #[test]
 fn dimensions_are_whole_and_not_negative() {
-    for (dimension, shown) in [("-1", "-1"), ("1.5", "1.5"), ("\"1\"", "a string"), ("9223372036854775808", "9223372036854775808")] {
+    for (dimension, shown) in
+        [("-1", "-1"), ("1.5", "1.5"), ("\"1\"", "a string"), ("9223372036854775808", "9223372036854775808")]
+    {
         let json = with_input(&format!(r#""name":"x","shape":[1,{dimension}],"datatype":"FP32","data":[1]"#));
         assert_eq!(
             fault(&json),
@@ -179,10 +193,19 @@ fn parameters_have_their_texts() {
         (r#"{"priority":-1}"#, "invalid value for 'priority', expected value >= 0."),
         (r#"{"timeout":"1"}"#, "invalid value type for 'timeout' parameter, expected int64_param."),
         (r#"{"timeout":1.5}"#, "invalid value type for 'timeout' parameter, expected int64_param."),
-        (r#"{"sequence_id":true}"#, "invalid value type for 'sequence_id' parameter, expected int64_param or string_param."),
+        (
+            r#"{"sequence_id":true}"#,
+            "invalid value type for 'sequence_id' parameter, expected int64_param or string_param.",
+        ),
         (r#"{"sequence_start":1}"#, "invalid value type for 'sequence_start' parameter, expected bool_param."),
-        (r#"{"foo":[1]}"#, "invalid value type for 'foo' parameter, expected int64_param, bool_param, or string_param."),
-        (r#"{"foo":1e400}"#, "invalid value type for 'foo' parameter, expected int64_param, bool_param, or string_param."),
+        (
+            r#"{"foo":[1]}"#,
+            "invalid value type for 'foo' parameter, expected int64_param, bool_param, or string_param.",
+        ),
+        (
+            r#"{"foo":1e400}"#,
+            "invalid value type for 'foo' parameter, expected int64_param, bool_param, or string_param.",
+        ),
         (
             r#"{"triton_x":1}"#,
             "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.",
@@ -260,7 +283,7 @@ fn what_decoding_allocates_is_reserved() {
     let local = LocalBudget::new(Arc::clone(&budget), 1);
     let mut reservation = local.reserve(0).expect("nothing");
     let limits = LimitSettings::default();
-    let values = vec!["1"; 1_000].join(",");
+    let values = ["1"; 1_000].join(",");
     let json = Bytes::from(with_input(&format!(r#""name":"x","shape":[1000],"datatype":"FP64","data":[{values}]"#)));
     let mut source = Source { model: "m", limits: &limits, reservation: &mut reservation, blobs: Blobs::default() };
     drop(decode(&json, &mut source).expect("valid"));

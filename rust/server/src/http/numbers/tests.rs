@@ -55,7 +55,7 @@ fn number() -> impl Strategy<Value = String> {
         any::<f64>().prop_filter("finite", |number| number.is_finite()).prop_map(|number| format!("{number:e}")),
         // Middles between two f32, and their neighbours.
         (1_u32..0x7f00_0000, -2_i64..3).prop_map(|(bits, off)| {
-            let middle = (f64::from(f32::from_bits(bits)) + f64::from(f32::from_bits(bits + 1))) / 2.0;
+            let middle = f64::midpoint(f64::from(f32::from_bits(bits)), f64::from(f32::from_bits(bits + 1)));
             format!("{:e}", f64::from_bits((middle.to_bits() as i64 + off) as u64))
         }),
         (1_u64..1 << 54, -30_i32..30).prop_map(|(digits, power)| format!("{digits}e{power}")),

@@ -37,17 +37,36 @@ fn paths_lead_to_their_actions() {
 fn everything_else_is_refused() {
     let not_found = (404, r#"{"error":"Not Found"}"#.to_owned());
     for path in [
-        "/", "/v2/", "/v1/models/x", "/v2/models", "/v2/models/", "/v2/models//infer", "/v2/models/x/", "/v2//health/live",
-        "/v2/models/x/versions", "/v2/models/x/versions/", "/v2/models/x/versions/abc", "/v2/models/x/versions/-1",
-        "/v2/models/x/versions/1/infer/y", "/V2", "/v2/health", "/%76%32", "/v2/models/x/infer;y", "//v2",
+        "/",
+        "/v2/",
+        "/v1/models/x",
+        "/v2/models",
+        "/v2/models/",
+        "/v2/models//infer",
+        "/v2/models/x/",
+        "/v2//health/live",
+        "/v2/models/x/versions",
+        "/v2/models/x/versions/",
+        "/v2/models/x/versions/abc",
+        "/v2/models/x/versions/-1",
+        "/v2/models/x/versions/1/infer/y",
+        "/V2",
+        "/v2/health",
+        "/%76%32",
+        "/v2/models/x/infer;y",
+        "//v2",
     ] {
         assert_eq!(routed("GET", path), Err(not_found.clone()), "{path}");
         assert_eq!(routed("POST", path), Err(not_found.clone()), "{path}");
     }
     let not_allowed = (405, r#"{"error":"Method Not Allowed"}"#.to_owned());
     for (method, path) in [
-        ("GET", "/v2/models/x/infer"), ("PUT", "/v2/models/x/infer"), ("DELETE", "/v2/models/x"), ("POST", "/v2"),
-        ("OPTIONS", "/v2/health/live"), ("HEAD", "/v2/models/x/versions/1/infer"),
+        ("GET", "/v2/models/x/infer"),
+        ("PUT", "/v2/models/x/infer"),
+        ("DELETE", "/v2/models/x"),
+        ("POST", "/v2"),
+        ("OPTIONS", "/v2/health/live"),
+        ("HEAD", "/v2/models/x/versions/1/infer"),
     ] {
         assert_eq!(routed(method, path), Err(not_allowed.clone()), "{method} {path}");
     }

@@ -19,6 +19,7 @@ use mlserve_core::plan::{Endpoint, Plan, Slot, State};
 use mlserve_core::tensor::DataType;
 use mlserve_core::version::{Mailbox, NewVersion, Version};
 
+use crate::access::AccessLog;
 use crate::event_loop::{self, LoopHandle, LoopMailbox, LoopSeed};
 use crate::listen::Socket;
 use crate::process::Process;
@@ -55,10 +56,26 @@ impl Backend for Echo {
     }
 }
 
+/// What the access log writes to.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A server of one loop, with a model of each kind.
 pub(super) struct TestServer {
     pub(super) process: Arc<Process>,
     pub(super) echo: Arc<Echo>,
+    log: Log,
     handle: LoopHandle,
     thread: Option<JoinHandle<()>>,
 }
@@ -86,14 +103,17 @@ impl TestServer {
             plan,
             settings,
         });
+        let log = Log::default();
+        let wants_log = process.settings.log.access_log;
+        let access_log = wants_log.then(|| AccessLog::start(log.clone()).expect("a thread"));
         let mailbox = Arc::new(LoopMailbox::default());
         let echo = Arc::new(Echo::default());
         process.plan.store(Arc::new(models(&echo, &mailbox)));
         process.status.advance(Phase::Serving);
         let (handle, arrivals) = event_loop::channel();
-        let seed = LoopSeed { home: 0, process: Arc::clone(&process), shared, mailbox, access_log: None };
+        let seed = LoopSeed { home: 0, process: Arc::clone(&process), shared, mailbox, access_log };
         let thread = std::thread::spawn(move || event_loop::run(seed, arrivals).expect("a runtime"));
-        Self { process, echo, handle, thread: Some(thread) }
+        Self { process, echo, log, handle, thread: Some(thread) }
     }
 
     pub(super) fn connect(&self) -> Client {
@@ -102,6 +122,18 @@ impl TestServer {
         client.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
         self.handle.connect(Socket::Unix(server));
         Client { socket: client, buffer: Vec::new() }
+    }
+
+    /// The first `count` lines of the access log, once they are there.
+    pub(super) fn access_lines(&self, count: usize) -> Vec<serde_json::Value> {
+        loop {
+            let text = String::from_utf8(self.log.0.lock().unwrap().clone()).expect("UTF-8");
+            let lines: Vec<&str> = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
+            if lines.len() >= count {
+                return lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+            }
+            std::thread::yield_now();
+        }
     }
 
     pub(super) fn connections(&self) -> usize {
@@ -206,7 +238,7 @@ impl Client {
     }
 
     fn read_more(&mut self) -> bool {
-        let mut chunk = [0; 64 << 10];
+        let mut chunk = [0; 16 << 10];
         let count = self.socket.read(&mut chunk).unwrap_or(0);
         self.buffer.extend_from_slice(&chunk[..count]);
         count > 0
