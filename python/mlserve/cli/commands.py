@@ -48,7 +48,7 @@ def _core_command(name: str, summary: str) -> click.Command:
 
 group.add_command(_core_command("serve", "Serve models from a file or a directory."))
 group.add_command(_core_command("inspect", "Say what would be served from a model file, and whether it can batch."))
-group.add_command(_core_command("config", "Print all settings with their values and where they come from."))
+group.add_command(_core_command("config", "Print every setting with its value, as TOML."))
 
 
 @group.command()

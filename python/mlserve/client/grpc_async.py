@@ -25,7 +25,7 @@ class AsyncGrpcTransport:
     """One channel of one event loop."""
 
     def __init__(self, address: Address, compression: Compression | None) -> None:
-        self._channel = grpc.aio.insecure_channel(address.grpc_target, options=list(codec.CHANNEL_OPTIONS))
+        self._channel = grpc.aio.insecure_channel(address.grpc_target, options=codec.channel_options(address))
         self._compression = COMPRESSIONS[compression]
         self._rpcs: dict[str, Callable[..., Any]] = {}
 

@@ -15,6 +15,7 @@ from mlserve.types import InferResult, ModelMetadata, ServerMetadata, TensorMeta
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mlserve.client.address import Address
     from mlserve.client.prepare import WireRequest
     from mlserve.types import ParameterValue
 
@@ -23,7 +24,7 @@ Answer = TypeVar("Answer", bound=Message)
 SERVICE = "inference.GRPCInferenceService"
 
 # Messages of any size: the server's limits hold, and its error says more than the client's would.
-CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
+_CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # As over HTTP: a model server is spoken to directly.
@@ -45,6 +46,12 @@ _CONTENTS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+
+
+def channel_options(address: Address) -> list[tuple[str, int | str]]:
+    """What a channel is made with."""
+    # grpcio would send a socket's path as the authority, which HTTP/2 does not allow.
+    return [*_CHANNEL_OPTIONS, *([("grpc.default_authority", address.authority)] if address.path else [])]
 
 
 def path_of(rpc: str) -> str:

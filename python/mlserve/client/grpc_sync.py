@@ -36,7 +36,7 @@ class GrpcTransport:
     """One channel; safe to use from several threads."""
 
     def __init__(self, address: Address, compression: Compression | None) -> None:
-        self._channel = grpc.insecure_channel(address.grpc_target, options=list(codec.CHANNEL_OPTIONS))
+        self._channel = grpc.insecure_channel(address.grpc_target, options=codec.channel_options(address))
         self._compression = COMPRESSIONS[compression]
         self._rpcs: dict[str, Callable[..., bytes]] = {}
 

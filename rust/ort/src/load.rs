@@ -137,7 +137,8 @@ impl Candidate<'_> {
         const NOT_IMPLEMENTED: i32 = 9;
         let line = status.message.lines().next().unwrap_or_default();
         let (path, version) = (self.path.display(), self.runtime.version());
-        let is_unsupported = status.code == NOT_IMPLEMENTED || ["is under development", "Unsupported"].iter().any(|words| line.contains(words));
+        let is_unsupported = status.code == NOT_IMPLEMENTED
+            || ["is under development", "Unsupported"].iter().any(|words| line.contains(words));
         let text = format!("{path}: ONNX Runtime {version} refuses the model: {line}");
         if is_unsupported { LoadError::unsupported(text) } else { LoadError::broken(text) }
     }

@@ -3,8 +3,9 @@
 mod support;
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use mlserve_ort::release_memory;
+use mlserve_ort::{LoadOptions, release_memory};
 use support::models::{bomb, mlp, noise};
 use support::{Owned, Scratch, load, options, run, runtime};
 
@@ -23,8 +24,9 @@ fn swapping_a_model_twenty_times_gives_its_memory_back() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let scratch = Scratch::new();
     let path = mlp(1024, 12_000, 3).write(scratch.path(), "model");
+    let options = LoadOptions { warmup_budget: Duration::from_millis(20), ..options() };
     let cycle = |_| {
-        let model = mlserve_ort::load(&runtime(), &path, &options()).expect("loads");
+        let model = mlserve_ort::load(&runtime(), &path, &options).expect("loads");
         let input = Owned::floats(&[8, 1024], &noise(8 * 1024));
         run(&*model.backend, &[input], &[0]).expect("runs");
         drop(model);

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use mlserve_core::error::{Error, Kind};
 use mlserve_core::request::{Answer, BatchPlace, Input, Parameter, Protocol, Reply, Request, Text};
 use mlserve_core::tensor::DataType;
+use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-/// One input as Python hands it over: name, datatype, shape, and anything that `bytes` takes.
+/// One input as Python hands it over: name, datatype, shape, and anything with a buffer of bytes.
 pub(crate) type PyInput<'py> = (String, String, Vec<i64>, Bound<'py, PyAny>);
 
 /// One output as Python gets it: name, datatype, shape, bytes.
@@ -62,7 +63,7 @@ impl Reply for ChannelReply {
 
     fn send(self: Box<Self>, outcome: Result<Answer<'_>, Error>) {
         // The waiting thread may have been interrupted; then nobody wants the answer.
-        drop(self.0.send(outcome.map(owned)));
+        drop(self.0.send(outcome.map(|answer| owned(&answer))));
     }
 }
 
@@ -119,11 +120,10 @@ pub(crate) fn request(
     Ok(request)
 }
 
-/// The bytes of a Python buffer. The limited API below Python 3.11 has no buffers, so what is no `bytes` is made one.
+/// The bytes of a Python object that has a contiguous buffer. **Cost:** one copy, because Python may change its own.
 fn copied(data: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     if let Ok(bytes) = data.cast::<PyBytes>() {
         return Ok(Bytes::copy_from_slice(bytes.as_bytes()));
     }
-    let bytes = data.py().get_type::<PyBytes>().call1((data,))?;
-    Ok(Bytes::copy_from_slice(bytes.cast::<PyBytes>()?.as_bytes()))
+    Ok(PyBuffer::<u8>::get(data)?.to_vec(data.py())?.into())
 }

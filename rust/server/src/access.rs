@@ -110,7 +110,7 @@ mod tests {
     impl Write for Stuck {
         fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
             // Returns when the test drops its end.
-            drop(self.0.recv());
+            let _ = self.0.recv();
             Err(std::io::ErrorKind::BrokenPipe.into())
         }
 

@@ -30,11 +30,9 @@ const LAZY_WINDOW: usize = 1 << 10;
 
 /// A body that is still to be read.
 #[derive(Debug)]
-pub enum RequestBody {
+pub(crate) enum RequestBody {
     /// None.
     Empty,
-    /// All of it, already here.
-    Full(Bytes),
     /// Of a request over HTTP/1.1.
     Http1(Incoming),
     /// Of a request over HTTP/2.
@@ -43,20 +41,20 @@ pub enum RequestBody {
 
 /// A whole body, and the budget it holds.
 #[derive(Debug)]
-pub struct Collected {
+pub(crate) struct Collected {
     /// In order; nearly always one.
-    pub pieces: SmallVec<[Bytes; 1]>,
+    pub(crate) pieces: SmallVec<[Bytes; 1]>,
     /// Bytes in all pieces.
-    pub len: usize,
+    pub(crate) len: usize,
     /// To be held as long as the bytes are.
-    pub reservation: Reservation,
+    pub(crate) reservation: Reservation,
 }
 
 impl RequestBody {
     /// Reads the whole body, of at most `limit` bytes. `content_length`: what the sender said it would be.
     ///
     /// **Errors:** too large; out of budget; too slow; cancelled, if the sender gave up.
-    pub async fn collect(
+    pub(crate) async fn collect(
         self,
         context: &LoopContext,
         limit: usize,
@@ -73,10 +71,6 @@ impl RequestBody {
     pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         match self {
             RequestBody::Empty => Poll::Ready(None),
-            RequestBody::Full(_) => {
-                let RequestBody::Full(bytes) = mem::replace(self, RequestBody::Empty) else { return Poll::Ready(None) };
-                Poll::Ready(Some(Ok(bytes)))
-            }
             RequestBody::Http1(body) => loop {
                 match ready!(Pin::new(&mut *body).poll_frame(cx)) {
                     None => return Poll::Ready(None),
@@ -104,7 +98,6 @@ impl RequestBody {
     fn is_at_end(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Full(_) => false,
             RequestBody::Http1(body) => body.is_end_stream(),
             RequestBody::Http2(body) => body.is_end_stream(),
         }
@@ -274,7 +267,7 @@ pub(crate) struct Pace {
 }
 
 /// Where "never" lies: far enough, and still safe to add to.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
+const NEVER: Duration = Duration::from_hours(365 * 24);
 
 impl Pace {
     /// A body that starts now.
@@ -315,4 +308,61 @@ pub(crate) fn too_slow() -> Error {
 #[cold]
 fn gone() -> Error {
     Error::new(Kind::Cancelled, "the caller gave up before its body was complete")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(gathered: &Gathered) -> Vec<u8> {
+        gathered.slices().flatten().copied().collect()
+    }
+
+    #[test]
+    fn small_pieces_are_joined_and_large_ones_kept() {
+        let mut gathered = Gathered::default();
+        let mut sent = Vec::new();
+        for size in [1, 1, 5_000, 1, 2, 3, 5_000, 1] {
+            let piece = vec![size as u8; size];
+            sent.extend_from_slice(&piece);
+            gathered.push(piece.into());
+        }
+        assert_eq!(bytes_of(&gathered), sent);
+        assert_eq!(gathered.sealed().len(), 6);
+    }
+
+    #[test]
+    fn a_body_of_single_bytes_costs_twice_its_size_at_most() {
+        let mut gathered = Gathered::default();
+        for _ in 0..100_000 {
+            gathered.push(Bytes::from_static(b"x"));
+        }
+        assert_eq!(gathered.pieces.len(), 1);
+        assert!(gathered.tail.capacity() <= 200_000);
+    }
+
+    #[test]
+    fn bytes_are_taken_in_order_across_pieces() {
+        let sent: Vec<u8> = (0..=255).cycle().take(20_000).collect();
+        let mut gathered = Gathered::default();
+        for piece in [&sent[..3], &sent[3..10], &sent[10..9_000], &sent[9_000..20_000]] {
+            gathered.push(Bytes::copy_from_slice(piece));
+        }
+        let mut taken = Vec::new();
+        for count in [0, 1, 2, 5, 8_000, 11_000, 992] {
+            let part = gathered.take(count).concat();
+            assert_eq!(part.len(), count);
+            taken.extend_from_slice(&part);
+        }
+        assert_eq!((taken, gathered.len()), (sent, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_earns_its_time_by_its_bytes() {
+        let pace = Pace::with(Duration::from_secs(5), 1_000);
+        let started = Instant::now();
+        assert_eq!(pace.too_slow_at(0) - started, Duration::from_secs(5));
+        assert_eq!(pace.too_slow_at(2_500) - started, Duration::from_millis(7_500));
+        assert!(Pace::with(Duration::from_secs(5), 0).too_slow_at(0) - started > Duration::from_secs(1 << 20));
+    }
 }

@@ -50,9 +50,9 @@ pub fn run(arguments: &[String], ort_library: Option<&Path>) -> i32 {
 }
 
 fn command() -> Command {
-    let path = Arg::new("path").value_name("PATH").help(
-        "One .onnx file, or a directory with NAME/VERSION/model.onnx or NAME.onnx (setting server.models_path)",
-    );
+    let path = Arg::new("path")
+        .value_name("PATH")
+        .help("One .onnx file, or a directory with NAME/VERSION/model.onnx or NAME.onnx (setting server.models_path)");
     let serve = Command::new("serve").about("Serve models over gRPC and HTTP").arg(path.clone());
     let config = Command::new("config").about("Print every setting with its value, as TOML").arg(path);
     let inspect = Command::new("inspect")
@@ -70,7 +70,8 @@ fn command() -> Command {
 }
 
 fn with_settings(command: Command) -> Command {
-    let file = Arg::new("config").long("config").value_name("FILE").help("Settings file [default: ./mlserve.toml, if there]");
+    let file =
+        Arg::new("config").long("config").value_name("FILE").help("Settings file [default: ./mlserve.toml, if there]");
     let set = Arg::new("set")
         .long("set")
         .value_name("KEY=VALUE")
@@ -121,8 +122,7 @@ fn merged(matches: &ArgMatches, ort_library: Option<&Path>) -> Result<Settings, 
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let mut settings =
-        settings::merge(&Sources { file, environment, flags }).map_err(|error| error.to_string())?;
+    let mut settings = settings::merge(&Sources { file, environment, flags }).map_err(|error| error.to_string())?;
     find_library(&mut settings, ort_library);
     Ok(settings)
 }
@@ -140,8 +140,8 @@ fn serve(matches: &ArgMatches, ort_library: Option<&Path>) -> Result<(), String>
     let server = Server::start(settings)?;
     std::thread::scope(|scope| {
         let signals = scope.spawn(|| follow_signals(&server));
-        let served = announce(&server, ready_file.as_deref());
-        if served.is_err() {
+        let outcome = announce(&server, ready_file.as_deref());
+        if outcome.is_err() {
             server.stop(Stop::Now);
         }
         server.join();
@@ -150,7 +150,7 @@ fn serve(matches: &ArgMatches, ort_library: Option<&Path>) -> Result<(), String>
         if signals.join().is_err() {
             eprintln!("error: the thread that follows signals panicked");
         }
-        served
+        outcome
     })
 }
 
@@ -192,8 +192,7 @@ fn print_models(startup: &Startup) {
 fn follow_signals(server: &Server) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     runtime.block_on(async {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
         else {
             return;
         };

@@ -19,7 +19,7 @@ pub(crate) use watched::{Meter, Watched};
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one accepted connection to its end. Dropping the future closes it at once.
-pub async fn serve<S>(context: LoopContext, mut socket: S)
+pub(crate) async fn serve<S>(context: LoopContext, mut socket: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {

@@ -100,7 +100,7 @@ impl Mailbox for LoopMailbox {
 
 /// What a connection of this loop works with. Cloning is cheap; it never leaves its thread.
 #[derive(Clone, Debug)]
-pub struct LoopContext(Rc<Inner>);
+pub(crate) struct LoopContext(Rc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -127,35 +127,35 @@ impl LoopContext {
     }
 
     /// What all threads share.
-    pub fn process(&self) -> &Arc<Process> {
+    pub(crate) fn process(&self) -> &Arc<Process> {
         &self.0.process
     }
 
     /// The access log, if there is one.
-    pub fn access_log(&self) -> Option<&AccessLog> {
+    pub(crate) fn access_log(&self) -> Option<&AccessLog> {
         self.0.access_log.as_ref()
     }
 
     /// The present moment.
-    pub fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         self.0.process.clock.now()
     }
 
     /// Holds `bytes` of the process's budget.
     ///
     /// **Errors:** the budget is spent.
-    pub fn reserve(&self, bytes: usize) -> Result<Reservation, Error> {
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<Reservation, Error> {
         self.0.bytes.reserve(bytes).ok_or_else(|| out_of_budget(bytes))
     }
 
     /// Sends a decoded request on its way; `reply` is answered in this or a later turn, on this loop.
-    pub fn submit(&self, request: Request, reply: Box<dyn Reply>) {
+    pub(crate) fn submit(&self, request: Request, reply: Box<dyn Reply>) {
         self.0.pipeline.borrow_mut().submit(request, reply);
         self.0.submitted.notify_one();
     }
 
     /// Counts a request that was refused before it could be submitted.
-    pub fn count_refused(&self, protocol: Protocol, error: &Error) {
+    pub(crate) fn count_refused(&self, protocol: Protocol, error: &Error) {
         self.0.pipeline.borrow().count_refused(protocol, error);
     }
 

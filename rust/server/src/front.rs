@@ -84,7 +84,9 @@ fn answer(
             (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::render(process, acceptor))
         }
         (&Method::GET, "/v2/health/live" | "/livez") => health("live", true),
-        (&Method::GET, "/v2/health/ready" | "/readyz") => health("ready", process.status.is_ready(&process.plan.load())),
+        (&Method::GET, "/v2/health/ready" | "/readyz") => {
+            health("ready", process.status.is_ready(&process.plan.load()))
+        }
         (&Method::GET, "/startupz") => health("started", phase >= Phase::Serving),
         (_, "/metrics" | "/v2/health/live" | "/v2/health/ready" | "/livez" | "/readyz" | "/startupz") => {
             (StatusCode::METHOD_NOT_ALLOWED, "application/json", r#"{"error":"Method Not Allowed"}"#.to_owned())
@@ -107,17 +109,22 @@ fn health(what: &str, holds: bool) -> (StatusCode, &'static str, String) {
 /// Returns once connections may be cut. `accepting` is the task that accepts; it ends when notice does.
 pub(crate) async fn wait_for_the_end(
     process: &Process,
-    mut stop: watch::Receiver<Stop>,
+    mut asked: watch::Receiver<Stop>,
     acceptor: &Acceptor,
     accepting: Vec<tokio::task::JoinHandle<()>>,
 ) {
-    at_least(&mut stop, Stop::Notice).await;
+    at_least(&mut asked, Stop::Notice).await;
     let settings = &process.settings.server;
+    if *asked.borrow() == Stop::Now {
+        // It never served, or whoever started it in this process has no use for it any more.
+        process.status.advance(Phase::Closing);
+        return;
+    }
     process.status.advance(Phase::Notice);
     tracing::info!(connections = acceptor.connections(), "told to stop: not ready any more, still accepting");
     let notice = Duration::from_millis(settings.drain_notice_ms);
     // Whoever asks again does not want to wait for balancers to notice.
-    drop(tokio::time::timeout(notice, at_least(&mut stop, Stop::Drain)).await);
+    drop(tokio::time::timeout(notice, at_least(&mut asked, Stop::Drain)).await);
     process.status.advance(Phase::Closing);
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     let timeout = Duration::from_millis(settings.drain_timeout_ms);
@@ -131,14 +138,14 @@ pub(crate) async fn wait_for_the_end(
         () = tokio::time::sleep(timeout) => {
             tracing::warn!(connections = acceptor.connections(), "the drain timeout is over: connections are cut");
         }
-        () = at_least(&mut stop, Stop::Now) => {
+        () = at_least(&mut asked, Stop::Now) => {
             tracing::warn!(connections = acceptor.connections(), "told to stop at once: connections are cut");
         }
     }
 }
 
-async fn at_least(stop: &mut watch::Receiver<Stop>, step: Stop) {
-    if stop.wait_for(|present| *present >= step).await.is_err() {
+async fn at_least(asked: &mut watch::Receiver<Stop>, step: Stop) {
+    if asked.wait_for(|present| *present >= step).await.is_err() {
         // Nobody is left who could ask; then nobody asks.
         std::future::pending::<()>().await;
     }

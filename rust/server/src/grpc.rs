@@ -299,6 +299,5 @@ fn unknown(path: &str) -> Error {
     Error::new(Kind::UnknownRoute, format!("unknown RPC '{}'", decode::quoted(path)))
 }
 
-
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,8 @@ mod split;
 mod status;
 mod write;
 
+pub(crate) use status::error_response;
+
 /// A request as either HTTP version delivers it: the head is here, the body is still to be read.
 #[derive(Debug)]
 pub(crate) struct HttpRequest {

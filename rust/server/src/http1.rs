@@ -15,11 +15,13 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use mlserve_core::config::LimitSettings;
+use mlserve_core::request::Protocol;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use self::activity::{Activity, Due, Observed, Schedule};
+use self::activity::{Activity, Due, Schedule};
 use self::body::ResponseBody;
+use self::socket::{Observed, Refusals};
 use crate::body::RequestBody;
 use crate::event_loop::LoopContext;
 use crate::http::{self, HttpRequest};
@@ -27,6 +29,7 @@ use crate::status::Phase;
 
 mod activity;
 mod body;
+mod socket;
 
 /// Bytes that a connection buffers at most, besides its header limit: large bodies come in few pieces, and thousands of
 /// connections still cost little.
@@ -45,7 +48,8 @@ where
     let schedule = Schedule::new(limits, Instant::now());
     let activity = Rc::new(Activity::new(Instant::now()));
     let service = service_fn(|request| answer(context.clone(), Rc::clone(&activity), request));
-    let io = TokioIo::new(Observed::new(io, Rc::clone(&activity)));
+    let refusals = Refusals { max_header_bytes: limits.max_header_bytes, max_headers: limits.max_headers };
+    let io = TokioIo::new(Observed::new(io, Rc::clone(&activity), refusals));
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut phase = context.process().status.subscribe();
     let closing = pin!(phase.wait_for(|&phase| phase == Phase::Closing));
@@ -53,8 +57,11 @@ where
     let mut watch = Watch { closing, timer, schedule, activity: &activity, is_closing: false };
     poll_fn(|cx| {
         loop {
-            // An error is the peer's way of leaving; whatever it still had in flight is dropped with the connection.
-            if connection.as_mut().poll(cx).is_ready() {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                // Other errors are the peer's way of leaving; what it had in flight is dropped with the connection.
+                if let Some(fault) = ended.err().filter(hyper::Error::is_parse) {
+                    context.count_refused(Protocol::Http, &refusals.error(fault.is_parse_too_large()));
+                }
                 return Poll::Ready(());
             }
             match watch.poll(cx) {

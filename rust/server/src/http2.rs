@@ -41,11 +41,11 @@ const MAX_PENDING_RESETS: usize = 20;
 /// Streams that this side had to reset for the peer's faults (CVE-2025-8671): h2's own bound, stated.
 const MAX_LOCAL_RESETS: usize = 1_024;
 /// A connection this quiet is asked whether anybody is there.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
 /// How long the answer to that may take.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// After a GOAWAY for age or idleness: how long the streams of the connection may still take.
-const CLOSING_GRACE: Duration = Duration::from_secs(60);
+const CLOSING_GRACE: Duration = Duration::from_mins(1);
 /// How often the clock is looked at; limits are seconds and more.
 const TICK: Duration = Duration::from_secs(5);
 
@@ -164,10 +164,10 @@ struct Driver<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.bell.listen(cx.waker());
-        if let Some(ring) = self.bell.rung.take() {
-            if self.care.look(&mut self.connection, ring).is_break() {
-                return Poll::Ready(());
-            }
+        if let Some(ring) = self.bell.rung.take()
+            && self.care.look(&mut self.connection, ring).is_break()
+        {
+            return Poll::Ready(());
         }
         while let Some(Ok((request, respond))) = ready!(self.connection.poll_accept(cx)) {
             self.care.accepted += 1;

@@ -72,6 +72,12 @@ pub(crate) fn inflate_reserved(
     })
 }
 
+/// As [`inflate_reserved`], for tests, which have no budget.
+#[cfg(test)]
+pub(crate) fn inflate(encoding: Encoding, pieces: &[Bytes], limit: usize) -> Result<Vec<u8>, Error> {
+    inflate_with(encoding, pieces, limit, &mut |_| Ok(()))
+}
+
 type Grow<'a> = dyn FnMut(usize) -> Result<(), Error> + 'a;
 
 fn inflate_with(encoding: Encoding, pieces: &[Bytes], limit: usize, grow: &mut Grow<'_>) -> Result<Vec<u8>, Error> {

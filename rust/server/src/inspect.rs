@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 pub(crate) fn to_text(path: &Path, loaded: &LoadedModel, took: Duration) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let mut line = |line: String| drop(writeln!(text, "{line}"));
+    let mut line = |line: String| {
+        let _ = writeln!(text, "{line}");
+    };
     line(format!("{}: {} bytes, loaded in {} ms", path.display(), loaded.file_bytes, took.as_millis()));
     line(format!("  made by    {} (IR {})", loaded.facts.producer, loaded.facts.ir_version));
     for tensor in &loaded.inputs {
@@ -30,7 +32,8 @@ pub(crate) fn to_text(path: &Path, loaded: &LoadedModel, took: Duration) -> Stri
     for (rows, run) in &loaded.warmup {
         line(format!("  measured   {:.1} µs for {rows} row(s)", run.as_secs_f64() * 1e6));
     }
-    let operations: Vec<String> = loaded.facts.operations.iter().map(|(name, count)| format!("{name}×{count}")).collect();
+    let operations: Vec<String> =
+        loaded.facts.operations.iter().map(|(name, count)| format!("{name}×{count}")).collect();
     line(format!("  operations {}", operations.join(" ")));
     text
 }
@@ -38,9 +41,11 @@ pub(crate) fn to_text(path: &Path, loaded: &LoadedModel, took: Duration) -> Stri
 /// For programs.
 pub(crate) fn to_json(path: &Path, loaded: &LoadedModel, took: Duration) -> Value {
     let tensors = |tensors: &[TensorSpec]| -> Vec<Value> {
-        let tensor = |tensor: &TensorSpec| json!({
-            "name": tensor.name, "datatype": tensor.datatype.name(), "shape": tensor.shape.as_slice(),
-        });
+        let tensor = |tensor: &TensorSpec| {
+            json!({
+                "name": tensor.name, "datatype": tensor.datatype.name(), "shape": tensor.shape.as_slice(),
+            })
+        };
         tensors.iter().map(tensor).collect()
     };
     json!({

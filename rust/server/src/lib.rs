@@ -24,7 +24,7 @@ mod metadata;
 pub mod metrics;
 mod process;
 mod proto;
-mod repository;
+pub mod repository;
 mod resources;
 pub mod server;
 pub mod settings;

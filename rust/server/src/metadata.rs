@@ -17,7 +17,7 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// A deadline further away than this is none: adding it to the clock must not overflow.
-const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 3_600);
+const FAR_AWAY: Duration = Duration::from_hours(365 * 24);
 
 /// Identifiers that the caller wants back.
 #[derive(Clone, Debug, Default)]
@@ -187,8 +187,8 @@ fn timeout(value: &[u8]) -> Option<Duration> {
     }
     let amount = digits.iter().fold(0, |amount, digit| 10 * amount + u64::from(digit - b'0'));
     let timeout = match unit {
-        b'H' => Duration::from_secs(3_600 * amount),
-        b'M' => Duration::from_secs(60 * amount),
+        b'H' => Duration::from_hours(amount),
+        b'M' => Duration::from_mins(amount),
         b'S' => Duration::from_secs(amount),
         b'm' => Duration::from_millis(amount),
         b'u' => Duration::from_micros(amount),
@@ -204,8 +204,8 @@ mod tests {
 
     #[test]
     fn timeouts_of_all_units_are_read() {
-        assert_eq!(timeout(b"1H"), Some(Duration::from_secs(3_600)));
-        assert_eq!(timeout(b"2M"), Some(Duration::from_secs(120)));
+        assert_eq!(timeout(b"1H"), Some(Duration::from_hours(1)));
+        assert_eq!(timeout(b"2M"), Some(Duration::from_mins(2)));
         assert_eq!(timeout(b"30S"), Some(Duration::from_secs(30)));
         assert_eq!(timeout(b"000000250m"), None);
         assert_eq!(timeout(b"00000250m"), Some(Duration::from_millis(250)));

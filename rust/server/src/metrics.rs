@@ -3,8 +3,6 @@
 //! Names are a closed list, [`FAMILIES`]; docs/reference/metrics.md is generated from it. Beside `mlserve_*` stand
 //! Triton's `nv_inference_*`, so that its dashboards draw.
 
-use std::fmt::Write;
-
 use mlserve_core::error::Kind;
 use mlserve_core::plan::State;
 use mlserve_core::request::Protocol;
@@ -71,6 +69,12 @@ families! {
 
 /// The states that `mlserve_model_state` shows.
 const STATES: [&str; 6] = ["loading", "warming", "ready", "draining", "gone", "failed"];
+
+/// Takes a histogram out of a version's totals.
+type ReadHistogram = fn(&Totals) -> &HistogramTotal;
+
+/// Takes a number out of a version and its totals.
+type ReadNumber = fn(&Version, &Totals) -> u64;
 
 /// The sum over all threads of what was counted for one version.
 #[derive(Debug, Default)]
@@ -188,7 +192,7 @@ fn render_requests(text: &mut Text, process: &Process, totals: &[(&str, &Version
 }
 
 fn render_durations(text: &mut Text, totals: &[(&str, &Version, Totals)]) {
-    let families: [(&Family, fn(&Totals) -> &HistogramTotal); 3] = [
+    let families: [(&Family, ReadHistogram); 3] = [
         (&REQUEST_DURATION, |totals| &totals.request),
         (&QUEUE_DURATION, |totals| &totals.queue),
         (&COMPUTE_DURATION, |totals| &totals.compute),
@@ -206,7 +210,7 @@ fn render_durations(text: &mut Text, totals: &[(&str, &Version, Totals)]) {
 }
 
 fn render_runs(text: &mut Text, totals: &[(&str, &Version, Totals)]) {
-    let families: [(&Family, fn(&Version, &Totals) -> u64); 5] = [
+    let families: [(&Family, ReadNumber); 5] = [
         (&ROWS, |_, totals| totals.rows),
         (&RUNS, |_, totals| totals.runs),
         (&RETRIED_RUNS, |_, totals| totals.retried_runs),
@@ -249,7 +253,7 @@ fn render_process(text: &mut Text, process: &Process, acceptor: &Acceptor) {
 }
 
 fn render_triton(text: &mut Text, totals: &[(&str, &Version, Totals)]) {
-    let families: [(&Family, fn(&Version, &Totals) -> u64); 9] = [
+    let families: [(&Family, ReadNumber); 9] = [
         (&NV_SUCCESS, |_, totals| totals.succeeded()),
         (&NV_COUNT, |_, totals| totals.rows),
         (&NV_EXEC_COUNT, |_, totals| totals.runs),
@@ -310,13 +314,4 @@ impl Type {
             Type::Histogram => "histogram",
         }
     }
-}
-
-/// The reference page of all metrics, in Markdown.
-pub fn reference() -> String {
-    let mut page = String::new();
-    for family in FAMILIES {
-        let _ = writeln!(page, "| `{}` | {} | {} |", family.name, family.kind.name(), family.help);
-    }
-    page
 }

@@ -2,12 +2,7 @@
 //!
 //! `ModelInfer` does not pass here on the hot path: [`crate::grpc`] has its own codec, which tests hold against these.
 
-#![allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::pedantic,
-    reason = "generated code"
-)]
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
 
 include!(concat!(env!("OUT_DIR"), "/inference.rs"));
 

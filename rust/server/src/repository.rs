@@ -24,7 +24,7 @@ pub struct Found {
 /// Everything that `settings` ask to serve, by name and version.
 ///
 /// **Errors:** a text that names the path, and what is expected there.
-pub fn find(settings: &Settings) -> Result<Vec<Found>, String> {
+pub(crate) fn find(settings: &Settings) -> Result<Vec<Found>, String> {
     let mut found = BTreeMap::new();
     if let Some(path) = &settings.server.models_path {
         for (name, path) in models_at(path)? {
@@ -37,7 +37,9 @@ pub fn find(settings: &Settings) -> Result<Vec<Found>, String> {
         if let Some(path) = &model.path {
             found.insert(name.clone(), versions_at(name, path, &model.versions)?);
         } else if !found.contains_key(name) {
-            return Err(format!("models.{name}: there is no model '{name}' below server.models_path; set models.{name}.path"));
+            return Err(format!(
+                "models.{name}: there is no model '{name}' below server.models_path; set models.{name}.path"
+            ));
         }
     }
     let found: Vec<Found> = found.into_values().flatten().collect();
@@ -48,14 +50,14 @@ pub fn find(settings: &Settings) -> Result<Vec<Found>, String> {
 }
 
 /// The settings of one model, or the defaults.
-pub fn model_settings(settings: &Settings, name: &str) -> ModelSettings {
+pub(crate) fn model_settings(settings: &Settings, name: &str) -> ModelSettings {
     settings.models.get(name).cloned().unwrap_or_default()
 }
 
 /// Checks a name: letters, digits, `.`, `_` and `-`, beginning with a letter or digit, at most 128.
 ///
 /// **Errors:** a text with the name and what is allowed.
-pub fn check_name(name: &str) -> Result<(), String> {
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     if starts_well && name.len() <= MAX_NAME && name.bytes().all(is_allowed) {
@@ -82,7 +84,8 @@ fn models_at(path: &Path) -> Result<Vec<(String, PathBuf)>, String> {
         return Ok(vec![(name, path.to_owned())]);
     }
     if has_versions(path) {
-        let name = path.canonicalize().ok().and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        let name =
+            path.canonicalize().ok().and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
         let name = name.unwrap_or_else(|| "model".to_owned());
         check_name(&name)?;
         return Ok(vec![(name, path.to_owned())]);
@@ -103,9 +106,7 @@ fn models_at(path: &Path) -> Result<Vec<(String, PathBuf)>, String> {
         }
     }
     if models.is_empty() {
-        return Err(format!(
-            "{}: no models here; expected NAME/VERSION/model.onnx or NAME.onnx", path.display()
-        ));
+        return Err(format!("{}: no models here; expected NAME/VERSION/model.onnx or NAME.onnx", path.display()));
     }
     Ok(models)
 }
@@ -139,7 +140,8 @@ fn versions_at(name: &str, path: &Path, policy: &VersionPolicy) -> Result<Vec<Fo
     let chosen = policy.choose(&numbers);
     if chosen.is_empty() {
         return Err(format!(
-            "{}: none of the versions {numbers:?} is wanted by models.{name}.versions = \"{policy}\"", path.display()
+            "{}: none of the versions {numbers:?} is wanted by models.{name}.versions = \"{policy}\"",
+            path.display()
         ));
     }
     Ok(chosen.into_iter().filter_map(|number| versions.remove(&number)).collect())

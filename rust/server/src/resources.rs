@@ -5,25 +5,25 @@ use std::num::NonZero;
 use std::path::Path;
 
 /// Cores, by affinity and cgroup quota, not what the host has.
-pub fn cores() -> usize {
+pub(crate) fn cores() -> usize {
     // The standard library reads the affinity mask and both cgroup versions' quotas.
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Bytes of memory: the least limit of the process's cgroups, or what the machine has.
-pub fn memory_bytes() -> usize {
+pub(crate) fn memory_bytes() -> usize {
     cgroup_memory_bytes().into_iter().chain(machine_memory_bytes()).min().unwrap_or(1 << 30)
 }
 
 /// File descriptors that the process may open.
-pub fn open_files() -> usize {
+pub(crate) fn open_files() -> usize {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find(|line| line.starts_with("Max open files"));
     line.and_then(|line| line.split_whitespace().nth(3)).and_then(|soft| soft.parse().ok()).unwrap_or(1_024)
 }
 
 /// Bytes of memory that the process holds now.
-pub fn resident_bytes() -> usize {
+pub(crate) fn resident_bytes() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     kilobytes(&status, "VmRSS:").unwrap_or(0)
 }
@@ -51,7 +51,8 @@ fn cgroup_memory_bytes() -> Vec<usize> {
         // A limit on any ancestor holds as well.
         let mut folder = Path::new(root).join(path.trim_start_matches('/'));
         while folder.starts_with(root) {
-            limits.extend(fs::read_to_string(folder.join(file)).ok().and_then(|text| text.trim().parse::<usize>().ok()));
+            limits
+                .extend(fs::read_to_string(folder.join(file)).ok().and_then(|text| text.trim().parse::<usize>().ok()));
             if !folder.pop() {
                 break;
             }

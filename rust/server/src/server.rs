@@ -294,12 +294,7 @@ fn start_front(
     std::thread::Builder::new().name("front".to_owned()).spawn(run).map_err(failed)
 }
 
-async fn run_front(
-    process: &Arc<Process>,
-    acceptor: Rc<Acceptor>,
-    listeners: Listeners,
-    stop: watch::Receiver<Stop>,
-) {
+async fn run_front(process: &Arc<Process>, acceptor: Rc<Acceptor>, listeners: Listeners, stop: watch::Receiver<Stop>) {
     let mut accepting = Vec::new();
     for listener in [listeners.http, listeners.grpc] {
         let acceptor = Rc::clone(&acceptor);
@@ -333,7 +328,7 @@ fn start_loader(
 ) -> Result<(), String> {
     let run = move || {
         let library = process.settings.server.ort_library.clone();
-        let options = RuntimeOptions { arena_bytes: Some(process.settings.limits.arena_bytes), ..Default::default() };
+        let options = RuntimeOptions { arena_bytes: Some(process.settings.limits.arena_bytes) };
         let runtime = Runtime::load(library.as_deref().unwrap_or(Path::new("libonnxruntime.so")), options);
         let reports = loader::load_all(&process, &runtime, &mailboxes, &found);
         let took = process.clock.now().saturating_duration_since(begun);

@@ -139,10 +139,22 @@ fn from_value(value: Value) -> Result<Settings, SettingsError> {
     let settings: Settings = serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let key = if path == "." { String::new() } else { format!("{path}: ") };
-        SettingsError(format!("{key}{}", error.into_inner()))
+        SettingsError(format!("{key}{}{}", error.inner(), allowed_range(&path)))
     })?;
     settings.validate().map_err(|error| SettingsError(error.to_string()))?;
     Ok(settings)
+}
+
+/// The range that the schema gives for a key, for errors that only know its type.
+fn allowed_range(path: &str) -> String {
+    let schema = schema();
+    let Some((table, name)) = path.split_once('.') else { return String::new() };
+    let property = &definition(&schema, &schema["properties"][table])["properties"][name];
+    match (&property["minimum"], &property["maximum"]) {
+        (Value::Number(least), Value::Number(most)) => format!("; allowed is {least} to {most}"),
+        (Value::Number(least), _) => format!("; allowed is {least} and above"),
+        _ => String::new(),
+    }
 }
 
 fn read_file(sources: &Sources) -> Result<Value, SettingsError> {
@@ -189,7 +201,8 @@ fn set(merged: &mut Value, path: &str, value: Value) -> Result<(), SettingsError
 /// `--uds 5` means a path, not a number.
 fn text_where_text_is_wanted(path: &str, value: Value) -> Value {
     let wants_text = ["server.models_path", "server.host", "server.uds", "server.ort_library", "server.ready_file"];
-    let is_path = path.starts_with("models.") && (path.ends_with(".path") || path.ends_with(".versions"));
+    let leaf = path.rsplit('.').next().unwrap_or_default();
+    let is_path = path.starts_with("models.") && ["path", "versions"].contains(&leaf);
     match value {
         Value::Number(number) if wants_text.contains(&path) || is_path => Value::String(number.to_string()),
         value => value,
@@ -223,8 +236,7 @@ mod tests {
         std::fs::write(&folder, "[server]\nhttp_port = 1\ngrpc_port = 1\nmetrics_port = 1\n").expect("written");
         let mut sources = flags(&[("server.http_port", "3")]);
         sources.file = Some(folder.clone());
-        sources.environment =
-            vec![("MLSERVE_HTTP_PORT".into(), "2".into()), ("MLSERVE_GRPC_PORT".into(), "2".into())];
+        sources.environment = vec![("MLSERVE_HTTP_PORT".into(), "2".into()), ("MLSERVE_GRPC_PORT".into(), "2".into())];
         let settings = merge(&sources).expect("valid");
         std::fs::remove_file(folder).expect("removed");
         assert_eq!((settings.server.http_port, settings.server.grpc_port, settings.server.metrics_port), (3, 2, 1));
@@ -240,12 +252,12 @@ mod tests {
     fn a_bad_value_is_named_with_what_is_allowed() {
         let error = merge(&flags(&[("server.http_port", "70000")])).expect_err("too large");
         assert!(error.to_string().contains("server.http_port") && error.to_string().contains("70000"), "{error}");
+        assert!(error.to_string().ends_with("allowed is 0 to 65535"), "{error}");
     }
 
     #[test]
     fn an_unknown_variable_suggests_the_nearest() {
-        let sources =
-            Sources { environment: vec![("MLSERVE_HTTP_PROT".into(), "1".into())], ..Sources::default() };
+        let sources = Sources { environment: vec![("MLSERVE_HTTP_PROT".into(), "1".into())], ..Sources::default() };
         let error = merge(&sources).expect_err("unknown");
         assert!(error.to_string().contains("MLSERVE_HTTP_PORT"), "{error}");
     }

@@ -1,7 +1,6 @@
 //! Structured logs: JSON lines or a form for people; never per request at info.
 
 use std::io::IsTerminal;
-use std::time::SystemTime;
 
 use mlserve_core::config::{LogFormat, LogLevel, LogSettings};
 use tracing::level_filters::LevelFilter;
@@ -38,10 +37,4 @@ pub(crate) fn timestamp() -> String {
         Ok(()) => text,
         Err(_) => String::new(),
     }
-}
-
-/// Seconds since the epoch, for statistics that report when something happened.
-#[expect(clippy::disallowed_methods, reason = "a stamp for people; nothing is decided by it")]
-pub(crate) fn unix_seconds() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

@@ -61,8 +61,9 @@ fn errors_page_is_the_error_table() {
     page += "Every refusal is one row of this table, over gRPC, over HTTP and in process. The code stands in metrics \
              and in the access log; the text of an error says what was wrong, the value, and what is allowed. In \
              Python each row is a class of `mlserve.errors`; all of them are `MlserveError`.\n\n\
-             Several rows share a status. A client that sees the status alone gets the class that these rows have in \
-             common: `UnavailableError` for every 503.\n\n";
+             Several rows share a status; the code tells them apart. It stands in the header `mlserve-code` over HTTP, in \
+             the trailer of that name over gRPC, and in the parameter of that name of a streamed error. A client that \
+             sees the status alone gets the class that the rows have in common: `UnavailableError` for every 503.\n\n";
     page += "| code | HTTP | gRPC | whose fault | same request again | Python | |\n|---|---|---|---|---|---|---|\n";
     for kind in Kind::ALL {
         let row = kind.row();
@@ -170,13 +171,11 @@ fn range(key: &Key) -> String {
     });
     let Some(error) = refusal else { return "0 or more".to_owned() };
     let text = error.to_string();
-    match text.split_once("allowed is ") {
-        Some((_, allowed)) => allowed.to_owned(),
-        None => {
-            assert!(text.contains("expected u16"), "{path}: {text}");
-            format!("0 to {}", u16::MAX)
-        }
+    if let Some((_, allowed)) = text.split_once("allowed is ") {
+        return allowed.to_owned();
     }
+    assert!(text.contains("expected u16"), "{path}: {text}");
+    format!("0 to {}", u16::MAX)
 }
 
 fn compare(name: &str, page: &str) {

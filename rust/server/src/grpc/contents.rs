@@ -233,5 +233,8 @@ fn element_too_large(length: usize, limit: usize) -> Error {
 
 #[cold]
 fn out_of_budget(bytes: usize) -> Error {
-    Error::new(Kind::OutOfBudget, format!("{bytes} more bytes for typed contents would exceed the server's byte budget"))
+    Error::new(
+        Kind::OutOfBudget,
+        format!("{bytes} more bytes for typed contents would exceed the server's byte budget"),
+    )
 }

@@ -136,8 +136,7 @@ impl Draft {
         let is_raw = !self.raw.is_empty();
         let mut raw = self.raw.drain(..);
         for input in self.inputs.drain(..) {
-            let data = is_raw.then(|| raw.next());
-            request.inputs.push(input.finish(data, &self.model_name)?);
+            request.inputs.push(input.finish(is_raw, raw.next(), &self.model_name)?);
         }
         Ok(())
     }
@@ -173,8 +172,8 @@ impl DraftInput {
         let name = reader.bytes(length);
         self.datatype = DataType::from_name(&name);
         if self.datatype.is_none() {
-            self.unknown_datatype = Text::from_utf8(name)
-                .ok_or_else(|| Error::invalid("the datatype of an input is not valid UTF-8"))?;
+            self.unknown_datatype =
+                Text::from_utf8(name).ok_or_else(|| Error::invalid("the datatype of an input is not valid UTF-8"))?;
         }
         Ok(())
     }
@@ -206,19 +205,19 @@ impl DraftInput {
         }
     }
 
-    /// `raw`: `None` if the request has no raw contents at all, `Some(None)` if it has none for this input.
-    fn finish(self, raw: Option<Option<TensorBytes>>, model: &str) -> Result<Input> {
+    /// `is_raw`: the request has raw contents; `raw`: those of this input.
+    fn finish(self, is_raw: bool, raw: Option<TensorBytes>, model: &str) -> Result<Input> {
         let Some(datatype) = self.datatype else { return Err(unknown_datatype(&self)) };
-        let data = match (raw, self.contents) {
-            (None, Some(contents)) if !contents.is_empty() => match contents.into_raw(datatype) {
+        let data = match (raw, self.contents.filter(|contents| !contents.is_empty())) {
+            (_, Some(_)) if is_raw => return Err(raw_and_typed(&self.name, model)),
+            (_, Some(contents)) => match contents.into_raw(datatype) {
                 Ok(bytes) => bytes.into(),
                 Err(list) => return Err(wrong_list(&self.name, model, list, datatype)),
             },
-            (Some(_), Some(contents)) if !contents.is_empty() => return Err(raw_and_typed(&self.name, model)),
-            (Some(Some(raw)), _) => raw,
+            (Some(raw), None) => raw,
             // An empty tensor has nothing to send.
-            (None, _) if element_count(&self.shape) == Some(0) => TensorBytes::new(),
-            (None | Some(None), _) => return Err(no_data(&self.name, model)),
+            (None, None) if !is_raw && element_count(&self.shape) == Some(0) => TensorBytes::new(),
+            (None, None) => return Err(no_data(&self.name, model)),
         };
         Ok(Input { name: self.name, datatype, shape: self.shape, data })
     }
@@ -297,12 +296,10 @@ pub(super) fn model_version(text: &str) -> Result<Option<u64>> {
         return Ok(None);
     }
     // Rust's parser takes a leading plus sign.
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        if let Ok(number) = text.parse() {
-            return Ok(Some(number));
-        }
+    match text.parse() {
+        Ok(number) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Some(number)),
+        _ => Err(bad_version(text)),
     }
-    Err(bad_version(text))
 }
 
 /// A caller's text for an error: short, and printable.
@@ -344,11 +341,7 @@ fn bad_version(text: &str) -> Error {
 
 #[cold]
 fn unknown_datatype(input: &DraftInput) -> Error {
-    Error::invalid(format!(
-        "invalid datatype for input {}: '{}'",
-        quoted(&input.name),
-        quoted(&input.unknown_datatype)
-    ))
+    Error::invalid(format!("invalid datatype for input {}: '{}'", quoted(&input.name), quoted(&input.unknown_datatype)))
 }
 
 #[cold]

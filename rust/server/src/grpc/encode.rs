@@ -98,7 +98,8 @@ pub(crate) fn framed(len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Message {
 
 /// A `ModelStreamInferResponse` that carries an error and names its row, prefix included.
 pub(crate) fn encode_stream_error(error: &Error, id: &str) -> Message {
-    let code = InferParameter { parameter_choice: Some(ParameterChoice::StringParam(error.kind().row().code.to_owned())) };
+    let code =
+        InferParameter { parameter_choice: Some(ParameterChoice::StringParam(error.kind().row().code.to_owned())) };
     let infer_response = ModelInferResponse {
         id: id.to_owned(),
         parameters: [(CODE_HEADER.to_owned(), code)].into(),
@@ -133,7 +134,8 @@ impl<'a> Sizes<'a> {
             sizes.message += 1 + prefixed(FINAL.len());
         }
         if extras.reports_batch {
-            sizes.message += place_parameters(answer.place).iter().map(|&(key, value)| parameter_size(key, value)).sum::<usize>();
+            sizes.message +=
+                place_parameters(answer.place).iter().map(|&(key, value)| parameter_size(key, value)).sum::<usize>();
         }
         for output in &answer.outputs {
             let size = OutputSize::of(output, answer.version);

@@ -35,8 +35,9 @@ pub(crate) struct Doubler;
 impl Backend for Doubler {
     fn run(&self, inputs: &[TensorView<'_>], outputs: &[usize]) -> Result<Vec<OutputTensor>, RunError> {
         let [input] = inputs else { panic!("one input") };
-        let values = || input.data.chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]]));
-        if values().any(|value| value == 666.0) {
+        let values =
+            || input.data.chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]]));
+        if values().any(|value| value.to_bits() == 666_f32.to_bits()) {
             return Err(RunError { is_input_fault: false, text: "the model failed".to_owned() });
         }
         let doubled: Vec<u8> = values().flat_map(|value| (2.0 * value).to_le_bytes()).collect();

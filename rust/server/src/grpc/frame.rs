@@ -90,7 +90,9 @@ impl Prefix {
     pub(crate) fn encoding(self, call: Encoding) -> Result<Encoding> {
         match (self.is_compressed, call) {
             (false, _) => Ok(Encoding::Identity),
-            (true, Encoding::Identity) => Err(Error::invalid("the message is compressed, but grpc-encoding does not say how")),
+            (true, Encoding::Identity) => {
+                Err(Error::invalid("the message is compressed, but grpc-encoding does not say how"))
+            }
             (true, encoding) => Ok(encoding),
         }
     }

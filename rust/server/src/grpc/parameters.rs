@@ -15,11 +15,11 @@ use super::decode::{Parameters, quoted};
 pub(super) fn apply(parameters: Parameters, request: &mut Request) -> Result<()> {
     for (key, value) in parameters {
         match (&*key, value) {
-            ("priority", value) => request.priority = priority(value)?,
-            ("timeout", value) => request.queue_timeout = timeout(value)?,
-            ("sequence_id", Some(Parameter::Int64(_) | Parameter::Text(_))) => {}
+            ("priority", value) => request.priority = priority(value.as_ref())?,
+            ("timeout", value) => request.queue_timeout = timeout(value.as_ref())?,
+            ("sequence_id", Some(Parameter::Int64(_) | Parameter::Text(_)))
+            | ("sequence_start" | "sequence_end" | "triton_enable_empty_final_response", Some(Parameter::Bool(_))) => {}
             ("sequence_id", _) => return Err(wrong_kind(&key, "int64_param or string_param")),
-            ("sequence_start" | "sequence_end" | "triton_enable_empty_final_response", Some(Parameter::Bool(_))) => {}
             ("sequence_start" | "sequence_end" | "triton_enable_empty_final_response", _) => {
                 return Err(wrong_kind(&key, "bool_param"));
             }
@@ -33,10 +33,10 @@ pub(super) fn apply(parameters: Parameters, request: &mut Request) -> Result<()>
     Ok(())
 }
 
-fn priority(value: Option<Parameter>) -> Result<u64> {
+fn priority(value: Option<&Parameter>) -> Result<u64> {
     match value {
-        Some(Parameter::Uint64(priority)) => Ok(priority),
-        Some(Parameter::Int64(priority)) => {
+        Some(&Parameter::Uint64(priority)) => Ok(priority),
+        Some(&Parameter::Int64(priority)) => {
             u64::try_from(priority).map_err(|_| Error::invalid("invalid value for 'priority', expected value >= 0."))
         }
         _ => Err(wrong_kind(&Text::from("priority"), "int64_param or uint64_param")),
@@ -44,12 +44,12 @@ fn priority(value: Option<Parameter>) -> Result<u64> {
 }
 
 /// Microseconds; 0: none.
-fn timeout(value: Option<Parameter>) -> Result<Option<Duration>> {
-    let Some(Parameter::Int64(microseconds)) = value else {
+fn timeout(value: Option<&Parameter>) -> Result<Option<Duration>> {
+    let Some(&Parameter::Int64(microseconds)) = value else {
         return Err(wrong_kind(&Text::from("timeout"), "int64_param"));
     };
-    let microseconds = u64::try_from(microseconds)
-        .map_err(|_| Error::invalid("invalid value for 'timeout', expected value >= 0."))?;
+    let microseconds =
+        u64::try_from(microseconds).map_err(|_| Error::invalid("invalid value for 'timeout', expected value >= 0."))?;
     Ok(Some(Duration::from_micros(microseconds)).filter(|timeout| !timeout.is_zero()))
 }
 

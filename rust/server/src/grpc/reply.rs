@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use h2::SendStream;
 use h2::server::SendResponse;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 use mlserve_core::budget::Reservation;
 use mlserve_core::error::{Error, Kind};
 use mlserve_core::request::{Answer, Reply};
@@ -71,8 +71,9 @@ impl Responder {
         self.respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
-    fn head(&self, status: StatusCode) -> Response<()> {
-        let mut headers = HeaderMap::with_capacity(4);
+    fn head(&self) -> Response<()> {
+        // Most answers carry nothing but their type.
+        let mut headers = HeaderMap::with_capacity(1);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         if self.encoding != Encoding::Identity {
             headers.insert("grpc-encoding", HeaderValue::from_static(self.encoding.name()));
@@ -81,7 +82,6 @@ impl Responder {
             echo.insert(&mut headers);
         }
         let mut head = Response::new(());
-        *head.status_mut() = status;
         *head.headers_mut() = headers;
         head
     }
@@ -89,7 +89,7 @@ impl Responder {
     /// Answers with an error and nothing else ("Trailers-Only").
     pub(crate) fn refuse(mut self, error: &Error) {
         self.encoding = Encoding::Identity;
-        let mut head = self.head(StatusCode::OK);
+        let mut head = self.head();
         status::insert(head.headers_mut(), error);
         if error.kind() == Kind::NotOffered {
             // So that a caller with another encoding learns what it may use.
@@ -99,13 +99,6 @@ impl Responder {
             trail.finish(error.kind().row().code, 0);
         }
         // Fails only if the stream is gone, and then nobody wants the error.
-        let _ = self.respond.send_response(head, true);
-    }
-
-    /// Refuses with a plain HTTP status, for what is not gRPC after all.
-    pub(crate) fn refuse_http(mut self, status: StatusCode) {
-        let mut head = Response::new(());
-        *head.status_mut() = status;
         let _ = self.respond.send_response(head, true);
     }
 
@@ -128,7 +121,7 @@ impl Responder {
     }
 
     fn write(mut self, pieces: SmallVec<[Bytes; 2]>, len: usize, mut reservation: Option<Reservation>) {
-        let head = self.head(StatusCode::OK);
+        let head = self.head();
         // Errors here mean that the stream is gone: dropping everything is all there is to do.
         let Ok(mut stream) = self.respond.send_response(head, false) else { return };
         let mut pieces = pieces.into_iter();
@@ -159,7 +152,7 @@ impl Responder {
         if let Some(trail) = self.trail.take() {
             trail.finish("ok", 0);
         }
-        let head = self.head(StatusCode::OK);
+        let head = self.head();
         self.respond.send_response(head, false).ok()
     }
 }

@@ -55,9 +55,12 @@ pub(super) fn answer(context: &LoopContext, rpc: Unary, request: &Pieces) -> Res
 pub(super) fn parsed<T: prost::Message + Default>(request: &Pieces) -> Result<T> {
     let len: usize = request.iter().map(bytes::Bytes::len).sum();
     if len > MAX_REQUEST_BYTES {
-        return Err(Error::too_large(format!("a message of {len} bytes; at most {MAX_REQUEST_BYTES} are allowed here")));
+        return Err(Error::too_large(format!(
+            "a message of {len} bytes; at most {MAX_REQUEST_BYTES} are allowed here"
+        )));
     }
-    T::decode(&*request.concat()).map_err(|fault| Error::invalid(format!("the bytes are not the RPC's message: {fault}")))
+    T::decode(&*request.concat())
+        .map_err(|fault| Error::invalid(format!("the bytes are not the RPC's message: {fault}")))
 }
 
 /// One of prost's messages with its prefix.
@@ -103,11 +106,7 @@ fn model_metadata(context: &LoopContext, request: &ModelMetadataRequest) -> Resu
 }
 
 fn tensor_metadata(spec: &TensorSpec) -> TensorMetadata {
-    TensorMetadata {
-        name: spec.name.clone(),
-        datatype: spec.datatype.name().to_owned(),
-        shape: spec.shape.to_vec(),
-    }
+    TensorMetadata { name: spec.name.clone(), datatype: spec.datatype.name().to_owned(), shape: spec.shape.to_vec() }
 }
 
 /// What a caller may want to know about how the model is run.
@@ -117,7 +116,8 @@ pub(crate) fn properties(version: &Version) -> impl Iterator<Item = (&'static st
         Batching::Unsafe { .. } => "unsafe",
         Batching::Fixed { .. } => "fixed",
     };
-    let rows = version.spec.batching.is_allowed().then(|| ("max_batch_rows", version.settings.max_batch_rows.to_string()));
+    let rows =
+        version.spec.batching.is_allowed().then(|| ("max_batch_rows", version.settings.max_batch_rows.to_string()));
     let reason = version.spec.batching.reason().map(|reason| ("batching_reason", reason.to_owned()));
     std::iter::once(("batching", batching.to_owned())).chain(rows).chain(reason)
 }

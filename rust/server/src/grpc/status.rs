@@ -82,6 +82,6 @@ mod tests {
     #[test]
     fn long_texts_are_cut_at_a_character() {
         let encoded = percent_encoded(&"\u{fc}".repeat(10_000));
-        assert!(encoded.len() <= MAX_MESSAGE_BYTES && encoded.len() % 6 == 0);
+        assert!(encoded.len() <= MAX_MESSAGE_BYTES && encoded.len().is_multiple_of(6));
     }
 }

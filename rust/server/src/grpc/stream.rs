@@ -24,7 +24,7 @@ use super::reply::{Responder, compressed, off_loop};
 use super::status;
 use super::trail::Trail;
 use crate::event_loop::LoopContext;
-use crate::http2::writer::{Gone, Writer};
+use crate::http2::writer::{Gone, Writer, charge};
 use crate::inflate::Encoding;
 use crate::status::Phase;
 
@@ -32,6 +32,9 @@ mod inbox;
 
 /// Requests of one stream in flight: enough to fill a batch from a single stream, few against all that the server has.
 const MAX_IN_FLIGHT: usize = 64;
+
+/// Answers up to this size together go out as one: the size of a frame that every client takes.
+const JOINED_BYTES: usize = 16 << 10;
 
 /// What the stream's header said.
 pub(super) struct StreamCall {
@@ -61,7 +64,7 @@ pub(super) async fn serve(context: LoopContext, call: StreamCall, body: RecvStre
         inbox: Inbox::new(&context, body, call.encoding),
         writer: Writer::new(opened, settings.patience),
         answers: VecDeque::new(),
-        end: None,
+        end: End::Open,
         reports_batch: settings.reports_batches,
         bytes_out: 0,
         trail,
@@ -74,6 +77,14 @@ pub(super) async fn serve(context: LoopContext, call: StreamCall, body: RecvStre
     }
 }
 
+/// How far a stream is from its end.
+enum End {
+    /// It goes on.
+    Open,
+    /// Nothing more is read; it ends once everything in flight is answered.
+    Soon(Option<Error>),
+}
+
 struct Stream {
     context: LoopContext,
     call: StreamCall,
@@ -81,8 +92,7 @@ struct Stream {
     writer: Writer,
     /// In the order of the requests.
     answers: VecDeque<oneshot::Receiver<Outcome>>,
-    /// Nothing more is read; the stream ends with this once everything in flight is answered.
-    end: Option<Option<Error>>,
+    end: End,
     reports_batch: bool,
     bytes_out: usize,
     trail: Option<Box<Trail>>,
@@ -103,14 +113,15 @@ impl Stream {
         loop {
             self.dispatch();
             let is_idle = self.answers.is_empty() && self.writer.is_empty();
-            if is_idle && is_closing && self.inbox.is_empty() {
-                self.end.get_or_insert_with(|| Some(closing()));
+            if is_idle && is_closing && self.is_open() && self.inbox.is_empty() {
+                self.end = End::Soon(Some(closing()));
             }
-            if is_idle && self.end.is_some() {
+            if is_idle && !self.is_open() {
                 return Ok(());
             }
+            let is_open = self.is_open();
             tokio::select! {
-                received = self.inbox.receive(), if self.end.is_none() && !self.inbox.has_ended() => {
+                received = self.inbox.receive(), if is_open && !self.inbox.has_ended() => {
                     if let Err(error) = received {
                         self.stop(error)?;
                     }
@@ -119,7 +130,8 @@ impl Stream {
                 written = self.writer.attend() => written?,
                 () = &mut deadline => {
                     self.answers.clear();
-                    self.end = Some(Some(Error::new(Kind::DeadlineExceeded, "the stream's deadline has passed")));
+                    let error = Error::new(Kind::DeadlineExceeded, "the stream's deadline has passed");
+                    self.end = End::Soon(Some(error));
                     return Ok(());
                 }
                 _ = phases.wait_for(|phase| *phase >= Phase::Closing), if !is_closing => is_closing = true,
@@ -127,23 +139,27 @@ impl Stream {
         }
     }
 
+    fn is_open(&self) -> bool {
+        matches!(self.end, End::Open)
+    }
+
     /// Submits every message that is complete, as far as there may be more in flight.
     fn dispatch(&mut self) {
-        while self.end.is_none() && self.answers.len() < MAX_IN_FLIGHT {
+        while self.is_open() && self.answers.len() < MAX_IN_FLIGHT {
             match self.inbox.next_message() {
                 Ok(Some(received)) => self.submit(received),
-                Ok(None) if self.inbox.has_ended() => self.end = Some(None),
+                Ok(None) if self.inbox.has_ended() => self.end = End::Soon(None),
                 Ok(None) => break,
-                Err(error) => self.end = Some(Some(error)),
+                Err(error) => self.end = End::Soon(Some(error)),
             }
         }
     }
 
     fn submit(&mut self, received: Received) {
-        let (sender, receiver) = oneshot::channel();
-        self.answers.push_back(receiver);
+        let (outcome, answer) = oneshot::channel();
+        self.answers.push_back(answer);
         let reply = StreamReply {
-            outcome: Some(sender),
+            outcome: Some(outcome),
             id: Text::default(),
             reports_batch: self.reports_batch,
             wants_grpc_errors: self.call.wants_grpc_errors,
@@ -167,18 +183,33 @@ impl Stream {
         }
     }
 
-    async fn push(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::Message(message, reservation) => {
-                let pieces = compressed(self.call.answer_encoding, message.into_pieces()).await;
-                self.bytes_out += pieces.iter().map(Bytes::len).sum::<usize>();
-                self.writer.push(pieces, reservation);
+    /// Hands on an answer and, in the same frame, small ones behind it that are ready: a frame has its price on both
+    /// sides, and some clients give up on a connection that brings many small ones.
+    async fn push(&mut self, first: Outcome) {
+        let (mut joined, mut charged) = (Vec::new(), None);
+        let mut next = Some(first);
+        while let Some(outcome) = next {
+            match outcome {
+                Outcome::Message(message, reservation) => {
+                    let pieces = compressed(self.call.answer_encoding, message.into_pieces()).await;
+                    let len = pieces.iter().map(Bytes::len).sum::<usize>();
+                    self.bytes_out += len;
+                    if joined.len() + len <= JOINED_BYTES {
+                        pieces.iter().for_each(|piece| joined.extend_from_slice(piece));
+                        charge(&mut charged, reservation);
+                    } else {
+                        self.writer.push([std::mem::take(&mut joined).into()], charged.take());
+                        self.writer.push(pieces, reservation);
+                    }
+                }
+                Outcome::End(error) => {
+                    self.answers.clear();
+                    self.end = End::Soon(Some(error));
+                }
             }
-            Outcome::End(error) => {
-                self.answers.clear();
-                self.end = Some(Some(error));
-            }
+            next = if joined.is_empty() { None } else { ready_of(&mut self.answers) };
         }
+        self.writer.push([joined.into()], charged);
     }
 
     /// Reads no more; what is in flight is still answered, unless nobody is there to read it.
@@ -186,12 +217,15 @@ impl Stream {
         if error.kind() == Kind::Cancelled {
             return Err(Gone);
         }
-        self.end = Some(Some(error));
+        self.end = End::Soon(Some(error));
         Ok(())
     }
 
     fn finish(self) {
-        let error = self.end.flatten();
+        let error = match self.end {
+            End::Open => None,
+            End::Soon(error) => error,
+        };
         if let Some(error) = &error {
             self.context.count_refused(Protocol::Grpc, error);
         }
@@ -205,12 +239,26 @@ impl Stream {
 /// The first answer in order; never ends while there is none. Dropping the future loses nothing.
 async fn first_of(answers: &mut VecDeque<oneshot::Receiver<Outcome>>) -> Outcome {
     let Some(first) = answers.front_mut() else { return pending().await };
-    let outcome = first.await.unwrap_or_else(|_| {
-        // The pipeline answers every request; this is what a caller sees of a bug that breaks that.
-        Outcome::Message(encode::encode_stream_error(&Error::internal("the request was lost"), ""), None)
-    });
+    let outcome = first.await.unwrap_or_else(|_| lost());
     answers.pop_front();
     outcome
+}
+
+/// The first answer in order, if it is there.
+fn ready_of(answers: &mut VecDeque<oneshot::Receiver<Outcome>>) -> Option<Outcome> {
+    let outcome = match answers.front_mut()?.try_recv() {
+        Ok(outcome) => outcome,
+        Err(oneshot::error::TryRecvError::Empty) => return None,
+        Err(oneshot::error::TryRecvError::Closed) => lost(),
+    };
+    answers.pop_front();
+    Some(outcome)
+}
+
+/// The pipeline answers every request; this is what a caller sees of a bug that breaks that.
+#[cold]
+fn lost() -> Outcome {
+    Outcome::Message(encode::encode_stream_error(&Error::internal("the request was lost"), ""), None)
 }
 
 /// A request of the stream, to be submitted once it is decoded.

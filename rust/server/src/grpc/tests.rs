@@ -114,7 +114,10 @@ struct Client {
 
 impl Client {
     async fn new(served: &Served) -> Self {
-        Self::with(served, &h2::client::Builder::new()).await
+        let mut builder = h2::client::Builder::new();
+        // A client gives up on a connection with many small frames that it has not read, by this window.
+        builder.initial_connection_window_size(1 << 20);
+        Self::with(served, &builder).await
     }
 
     async fn with(served: &Served, builder: &h2::client::Builder) -> Self {
@@ -341,17 +344,27 @@ async fn the_small_rpcs_tell_the_truth() {
     let served = Served::start(settings(), 2);
     let mut client = Client::new(&served).await;
     let service = |name: &str| format!("/inference.GRPCInferenceService/{name}");
-    for (name, version, expected) in [("double", "", true), ("double", "7", true), ("double", "8", false), ("broken", "", false), ("nope", "", false)] {
+    for (name, version, expected) in [
+        ("double", "", true),
+        ("double", "7", true),
+        ("double", "8", false),
+        ("broken", "", false),
+        ("nope", "", false),
+    ] {
         let asked = ModelReadyRequest { name: name.to_owned(), version: version.to_owned() };
         let response: ModelReadyResponse = client.call(&service("ModelReady"), &asked).await.message();
         assert_eq!(response.ready, expected, "{name} {version}");
     }
-    let server: ServerMetadataResponse = client.call(&service("ServerMetadata"), &ServerMetadataRequest {}).await.message();
-    assert_eq!(server.name, "mlserve");
+    let told: ServerMetadataResponse =
+        client.call(&service("ServerMetadata"), &ServerMetadataRequest {}).await.message();
+    assert_eq!(told.name, "mlserve");
     let asked = ModelMetadataRequest { name: "double".to_owned(), version: String::new() };
     let model: ModelMetadataResponse = client.call(&service("ModelMetadata"), &asked).await.message();
     assert_eq!((&*model.name, &model.versions[..], &*model.platform), ("double", &["7".to_owned()][..], "test"));
-    assert_eq!((&*model.inputs[0].name, &*model.inputs[0].datatype, &model.inputs[0].shape[..]), ("x", "FP32", &[-1, 2][..]));
+    assert_eq!(
+        (&*model.inputs[0].name, &*model.inputs[0].datatype, &model.inputs[0].shape[..]),
+        ("x", "FP32", &[-1, 2][..])
+    );
     assert_eq!(model.properties["batching"], "rows");
     let asked = ModelMetadataRequest { name: "nope".to_owned(), version: String::new() };
     assert_eq!(client.call(&service("ModelMetadata"), &asked).await.status().0, 5);
@@ -362,8 +375,11 @@ async fn health_is_told_and_watched() {
     let served = Served::start(settings(), 2);
     let mut client = Client::new(&served).await;
     let asked = |service: &str| HealthCheckRequest { service: service.to_owned() };
-    for (service, expected) in [("", 1), ("inference.GRPCInferenceService", 1), ("mlserve.model/double", 1), ("mlserve.model/broken", 2)] {
-        let response: HealthCheckResponse = client.call("/grpc.health.v1.Health/Check", &asked(service)).await.message();
+    for (service, expected) in
+        [("", 1), ("inference.GRPCInferenceService", 1), ("mlserve.model/double", 1), ("mlserve.model/broken", 2)]
+    {
+        let response: HealthCheckResponse =
+            client.call("/grpc.health.v1.Health/Check", &asked(service)).await.message();
         assert_eq!(response.status, expected, "{service}");
     }
     assert_eq!(client.call("/grpc.health.v1.Health/Check", &asked("nope")).await.status().0, 5);
@@ -485,6 +501,52 @@ async fn readers_that_never_read_cost_no_more_than_the_budget_and_are_cut_off() 
 }
 
 #[tokio::test]
+async fn a_peer_that_stops_reading_its_socket_is_cut_off() {
+    let mut settings = settings();
+    settings.limits.byte_budget = 64 << 20;
+    settings.limits.write_timeout_ms = 200;
+    let served = Served::start(settings, 25_000);
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(1 << 30).initial_connection_window_size(1 << 30);
+    let (send, mut connection) = builder.handshake::<_, Bytes>(served.connect()).await.expect("HTTP/2");
+    let mut client = Client { send };
+    let body = framed(&request("", &vec![1.0; 25_000]));
+    let sending = async {
+        let mut held = Vec::new();
+        for _ in 0..30 {
+            let (response, mut stream) = client.open(INFER, &[]).await;
+            send_all(&mut stream, body.clone()).await;
+            let _ = stream.send_data(Bytes::new(), true);
+            held.push(response);
+        }
+        held
+    };
+    let held = tokio::select! {
+        held = sending => held,
+        _ = &mut connection => panic!("the connection is open"),
+    };
+    // From here nobody polls the client's connection: its windows are wide open, but its socket fills up.
+    eventually(|| served.process.bytes.drawn() > IDLE_BYTES).await;
+    eventually(|| served.process.bytes.drawn() <= IDLE_BYTES).await;
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_cancelled_request_never_runs() {
+    let served = Served::start(settings(), 2);
+    let mut client = Client::new(&served).await;
+    let (response, mut stream) = client.open(INFER, &[]).await;
+    stream.send_data(framed(&request("", &[1.0, 2.0])).slice(..20), false).expect("open");
+    stream.send_reset(h2::Reason::CANCEL);
+    assert!(response.await.is_err());
+    let _: ModelInferResponse = client.infer(&request("", &[1.0, 2.0])).await.message();
+    let plan = served.process.plan.load();
+    let version = plan.find("double", None).expect("ready");
+    eventually(|| version.loops[0].submitted.get() == 1).await;
+    eventually(|| served.process.bytes.drawn() <= IDLE_BYTES).await;
+}
+
+#[tokio::test]
 async fn a_body_that_stops_coming_is_refused() {
     let mut settings = settings();
     settings.limits.body_grace_ms = 100;
@@ -547,7 +609,10 @@ async fn reflection_lists_the_services() {
         let response: ServerReflectionResponse = client.call(path, &asked).await.message();
         let Some(MessageResponse::ListServicesResponse(list)) = response.message_response else { panic!("a list") };
         let names: Vec<_> = list.service.iter().map(|service| &*service.name).collect();
-        assert!(names.contains(&"inference.GRPCInferenceService") && names.contains(&"grpc.health.v1.Health"), "{names:?}");
+        assert!(
+            names.contains(&"inference.GRPCInferenceService") && names.contains(&"grpc.health.v1.Health"),
+            "{names:?}"
+        );
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-he
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 
 /// A deadline further away than this is none: adding it to the clock must not overflow.
-const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 3_600);
+const FAR_AWAY: Duration = Duration::from_hours(365 * 24);
 
 /// What the fields say.
 #[derive(Debug)]

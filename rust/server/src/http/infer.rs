@@ -101,7 +101,8 @@ async fn inflated(context: &LoopContext, encoding: Encoding, mut body: Collected
             .await??
         }
     };
-    reservation.shrink_to(output.len());
+    // What the buffer grew to, not what is in it: that is what the memory is.
+    reservation.shrink_to(output.capacity());
     Ok(Collected { len: output.len(), pieces: smallvec![output.into()], reservation })
 }
 
@@ -135,6 +136,7 @@ struct Job {
 impl Job {
     fn run(self) -> Result<Decoded> {
         let Collected { pieces, len, mut reservation } = self.body;
+        let held = reservation.units();
         let mut blobs = Blobs::new(pieces);
         let json = blobs.take_joined(self.length).unwrap_or_default();
         let limits = &self.process.settings.limits;
@@ -143,7 +145,7 @@ impl Job {
         if self.length == len {
             // Nothing points into the text any more; only the tensors read from it are left.
             drop(json);
-            reservation.shrink_to(reservation.units().saturating_sub(len));
+            reservation.shrink_to(reservation.units().saturating_sub(held));
         }
         decoded.request.reservation = Some(reservation);
         Ok(decoded)

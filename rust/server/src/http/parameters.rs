@@ -35,10 +35,14 @@ pub(super) fn read_request(cursor: &mut Cursor<'_>, request: &mut Request) -> Re
             }
             "sequence_id" => match cursor.token()? {
                 Token::Text => drop(cursor.string()?),
-                Token::Number => drop(unsigned(cursor, &key, "int64_param or string_param")?),
+                Token::Number => {
+                    unsigned(cursor, &key, "int64_param or string_param")?;
+                }
                 _ => return Err(wrong_kind(&key, "int64_param or string_param")),
             },
-            "sequence_start" | "sequence_end" => drop(boolean(cursor, &key)?),
+            "sequence_start" | "sequence_end" => {
+                boolean(cursor, &key)?;
+            }
             "binary_data_output" => choices.binary_outputs = boolean(cursor, &key)?,
             reserved if reserved.starts_with("triton_") => return Err(reserved_name()),
             _ if request.parameters.len() == MAX_PARAMETERS => return Err(too_many()),

@@ -52,7 +52,7 @@ impl fmt::Display for Refusal {
 }
 
 /// The answer to a request that ended with `error`: never an empty body, because clients parse it.
-pub(super) fn error_response(error: &Error) -> HttpResponse {
+pub(crate) fn error_response(error: &Error) -> HttpResponse {
     let mut body = Vec::with_capacity(error.text().len() + 16);
     body.extend_from_slice(b"{\"error\":");
     push_string(&mut body, error.text());

@@ -2,18 +2,14 @@
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use mlserve_core::config::LimitSettings;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 /// Where "never" lies: far enough, and still safe to add to.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
+const NEVER: Duration = Duration::from_hours(365 * 24);
 
 /// What a connection is doing, noted by those who do it.
 #[derive(Debug)]
@@ -37,8 +33,14 @@ impl Activity {
         InFlight(Rc::clone(self))
     }
 
-    fn bytes_came(&self) {
-        if self.in_flight.get() == 0 && self.header_since.get().is_none() {
+    /// Whether no request is on its way.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.in_flight.get() == 0
+    }
+
+    /// Bytes were read.
+    pub(super) fn bytes_came(&self) {
+        if self.is_quiet() && self.header_since.get().is_none() {
             self.header_since.set(Some(Instant::now()));
         }
     }
@@ -107,7 +109,7 @@ impl Schedule {
     }
 
     fn quiet(&self, activity: &Activity) -> Option<(Instant, Due)> {
-        if activity.in_flight.get() > 0 {
+        if !activity.is_quiet() {
             return None;
         }
         match activity.header_since.get() {
@@ -115,57 +117,6 @@ impl Schedule {
             None if self.is_ending => None,
             None => Some((activity.idle_since.get() + self.idle_timeout, Due::Idle)),
         }
-    }
-}
-
-/// A socket that notes when bytes come.
-#[derive(Debug)]
-pub(super) struct Observed<Io> {
-    io: Io,
-    activity: Rc<Activity>,
-}
-
-impl<Io> Observed<Io> {
-    /// Notes reads from `io` in `activity`.
-    pub(super) fn new(io: Io, activity: Rc<Activity>) -> Self {
-        Self { io, activity }
-    }
-}
-
-impl<Io: AsyncRead + Unpin> AsyncRead for Observed<Io> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.activity.bytes_came();
-        }
-        read
-    }
-}
-
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Observed<Io> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

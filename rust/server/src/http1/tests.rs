@@ -325,7 +325,12 @@ fn heads_that_are_too_large_or_none_end_the_connection() {
     let server = start();
     let mut client = server.connect();
     client.send(format!("GET /v2 HTTP/1.1\r\nHost: t\r\nx: {}\r\n\r\n", "a".repeat(20_000)).as_bytes());
-    assert_eq!(client.receive().status, 431);
+    let answer = client.receive();
+    assert_eq!((answer.status, answer.headers["mlserve-code"].as_str()), (431, "headers_too_large"));
+    assert_eq!(
+        answer.json()["error"],
+        "the request's header has more than 16384 bytes or more than 100 fields, which are the limits"
+    );
     assert!(client.drain().is_empty());
     let mut client = server.connect();
     client.send(format!("GET /v2 HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101)).as_bytes());
@@ -333,8 +338,15 @@ fn heads_that_are_too_large_or_none_end_the_connection() {
     for bad in ["\x01\x02\r\n\r\n", "GET\r\n\r\n", "GET /v2 HTTP/9.9\r\n\r\n", "GET /v2 HTTP/1.1\r\nno colon\r\n\r\n"] {
         let mut client = server.connect();
         client.send(bad.as_bytes());
-        assert_eq!(client.receive().status, 400, "{bad:?}");
+        let answer = client.receive();
+        assert_eq!((answer.status, answer.headers["content-type"].as_str()), (400, "application/json"), "{bad:?}");
+        assert!(answer.json()["error"].as_str().is_some_and(|text| text.starts_with("the request is not HTTP/1.1")));
+        assert!(client.drain().is_empty());
     }
+    let refused = &server.process.shared.refused[0].0[Protocol::Http as usize];
+    drop_connections(&server);
+    assert_eq!(refused[Kind::HeadersTooLarge as usize].get(), 2);
+    assert_eq!(refused[Kind::InvalidArgument as usize].get(), 4);
 }
 
 #[test]

@@ -44,6 +44,14 @@ fn held(bytes: Bytes, reservation: Option<Reservation>) -> Bytes {
     }
 }
 
+/// Adds what `more` holds to `held`.
+pub(crate) fn charge(held: &mut Option<Reservation>, more: Option<Reservation>) {
+    match (held, more) {
+        (Some(held), Some(more)) => held.absorb(more),
+        (held, more) => *held = held.take().or(more),
+    }
+}
+
 /// Writes a whole message if the reader has room for it now; otherwise gives it back. `len`: bytes of all pieces.
 pub(crate) fn write_now(
     stream: &mut SendStream<Bytes>,
@@ -110,10 +118,7 @@ impl Writer {
             self.waiting.push_back(Waiting { bytes, reservation: None });
         }
         if let Some(last) = self.waiting.back_mut() {
-            match (&mut last.reservation, reservation) {
-                (Some(held), Some(more)) => held.absorb(more),
-                (none, more) => *none = none.take().or(more),
-            }
+            charge(&mut last.reservation, reservation);
         }
     }
 

@@ -5,11 +5,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Inflates without a budget.
-fn inflate(encoding: Encoding, pieces: &[Bytes], limit: usize) -> Result<Vec<u8>, Error> {
-    inflate_with(encoding, pieces, limit, &mut |_| Ok(()))
-}
-
 /// `data` in pieces of at most `size` bytes.
 fn cut(data: &[u8], size: usize) -> Vec<Bytes> {
     data.chunks(size.max(1)).map(Bytes::copy_from_slice).collect()

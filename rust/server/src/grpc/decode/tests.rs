@@ -84,7 +84,9 @@ fn raw_contents_are_views_of_what_was_received() {
 fn the_last_of_a_repeated_scalar_wins_and_unknown_fields_are_skipped() {
     let mut bytes = BY_HAND.to_vec();
     // Fields 100 (varint), 101 (fixed64), 102 (length), 103 (a group with a field), 104 (fixed32), and a second name.
-    bytes.extend_from_slice(b"\xa0\x06\xff\x01\xa9\x0612345678\xb2\x06\x02ab\xbb\x06\x08\x01\xbc\x06\xc5\x061234\x0a\x05other");
+    bytes.extend_from_slice(
+        b"\xa0\x06\xff\x01\xa9\x0612345678\xb2\x06\x02ab\xbb\x06\x08\x01\xbc\x06\xc5\x061234\x0a\x05other",
+    );
     assert_eq!(&*decoded(&bytes).expect("valid").model_name, "other");
 }
 
@@ -130,11 +132,31 @@ fn typed_contents_become_raw_ones() {
         ("UINT8", InferTensorContents { uint_contents: vec![200, 5], ..list() }, vec![200, 5]),
         ("UINT16", InferTensorContents { uint_contents: vec![300, 5], ..list() }, vec![44, 1, 5, 0]),
         ("UINT32", InferTensorContents { uint_contents: vec![300, 5], ..list() }, vec![44, 1, 0, 0, 5, 0, 0, 0]),
-        ("INT64", InferTensorContents { int64_contents: vec![-1, 5], ..list() }, [(-1_i64).to_le_bytes(), 5_i64.to_le_bytes()].concat()),
-        ("UINT64", InferTensorContents { uint64_contents: vec![u64::MAX, 5], ..list() }, [u64::MAX.to_le_bytes(), 5_u64.to_le_bytes()].concat()),
-        ("FP32", InferTensorContents { fp32_contents: vec![1.5, -2.0], ..list() }, [1.5_f32.to_le_bytes(), (-2_f32).to_le_bytes()].concat()),
-        ("FP64", InferTensorContents { fp64_contents: vec![1.5, -2.0], ..list() }, [1.5_f64.to_le_bytes(), (-2_f64).to_le_bytes()].concat()),
-        ("BYTES", InferTensorContents { bytes_contents: vec![b"ab".to_vec(), vec![]], ..list() }, b"\x02\0\0\0ab\0\0\0\0".to_vec()),
+        (
+            "INT64",
+            InferTensorContents { int64_contents: vec![-1, 5], ..list() },
+            [(-1_i64).to_le_bytes(), 5_i64.to_le_bytes()].concat(),
+        ),
+        (
+            "UINT64",
+            InferTensorContents { uint64_contents: vec![u64::MAX, 5], ..list() },
+            [u64::MAX.to_le_bytes(), 5_u64.to_le_bytes()].concat(),
+        ),
+        (
+            "FP32",
+            InferTensorContents { fp32_contents: vec![1.5, -2.0], ..list() },
+            [1.5_f32.to_le_bytes(), (-2_f32).to_le_bytes()].concat(),
+        ),
+        (
+            "FP64",
+            InferTensorContents { fp64_contents: vec![1.5, -2.0], ..list() },
+            [1.5_f64.to_le_bytes(), (-2_f64).to_le_bytes()].concat(),
+        ),
+        (
+            "BYTES",
+            InferTensorContents { bytes_contents: vec![b"ab".to_vec(), vec![]], ..list() },
+            b"\x02\0\0\0ab\0\0\0\0".to_vec(),
+        ),
     ];
     for (datatype, contents, expected) in cases {
         let request = decoded(&typed(datatype, &[2], contents).encode_to_vec()).expect("valid");
@@ -217,9 +239,17 @@ fn bad_parameters_are_refused_with_tritons_texts() {
     for (key, choice, text) in [
         ("timeout", Some(Uint64Param(1)), format!("{kind} 'timeout' parameter, expected int64_param.")),
         ("priority", Some(Int64Param(-1)), "invalid value for 'priority', expected value >= 0.".to_owned()),
-        ("foo", Some(Uint64Param(1)), format!("{kind} 'foo' parameter, expected int64_param, bool_param, or string_param.")),
+        (
+            "foo",
+            Some(Uint64Param(1)),
+            format!("{kind} 'foo' parameter, expected int64_param, bool_param, or string_param."),
+        ),
         ("foo", None, format!("{kind} 'foo' parameter, expected int64_param, bool_param, or string_param.")),
-        ("sequence_id", Some(Uint64Param(1)), format!("{kind} 'sequence_id' parameter, expected int64_param or string_param.")),
+        (
+            "sequence_id",
+            Some(Uint64Param(1)),
+            format!("{kind} 'sequence_id' parameter, expected int64_param or string_param."),
+        ),
         ("sequence_start", Some(Int64Param(1)), format!("{kind} 'sequence_start' parameter, expected bool_param.")),
         (
             "triton_foo",
@@ -228,7 +258,11 @@ fn bad_parameters_are_refused_with_tritons_texts() {
              with 'triton_' are allowed: triton_enable_empty_final_response"
                 .to_owned(),
         ),
-        ("priority", Some(StringParam("1".to_owned())), format!("{kind} 'priority' parameter, expected int64_param or uint64_param.")),
+        (
+            "priority",
+            Some(StringParam("1".to_owned())),
+            format!("{kind} 'priority' parameter, expected int64_param or uint64_param."),
+        ),
     ] {
         assert_eq!(refusal(&with_parameter(key, choice)), (Kind::InvalidArgument, text));
     }
@@ -284,7 +318,7 @@ fn typed_contents_are_charged_before_they_are_stored() {
     let contents = InferTensorContents { int64_contents: vec![1; 10_000], ..Default::default() };
     let bytes = Bytes::from(typed("INT64", &[10_000], contents).encode_to_vec());
     let mut held = reservation(1 << 20);
-    decode(&[bytes.clone()], &LimitSettings::default(), &mut held).expect("fits");
+    decode(std::slice::from_ref(&bytes), &LimitSettings::default(), &mut held).expect("fits");
     assert!(held.units() >= 80_000, "{} bytes are charged", held.units());
     let refused = decode(&[bytes], &LimitSettings::default(), &mut reservation(50_000)).expect_err("does not fit");
     assert_eq!(refused.error.kind(), Kind::OutOfBudget);
@@ -299,7 +333,12 @@ fn a_refusal_tells_the_id_that_was_read() {
 }
 
 fn any_tensor() -> impl Strategy<Value = (InferInputTensor, Vec<u8>)> {
-    ("[a-z]{0,9}", prop::sample::select(DataType::ALL.to_vec()), prop::collection::vec(any::<i64>(), 0..6), any::<Vec<u8>>())
+    (
+        "[a-z]{0,9}",
+        prop::sample::select(DataType::ALL.to_vec()),
+        prop::collection::vec(any::<i64>(), 0..6),
+        any::<Vec<u8>>(),
+    )
         .prop_map(|(name, datatype, shape, data)| (input(&name, datatype.name(), &shape), data))
 }
 

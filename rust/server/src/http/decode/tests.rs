@@ -222,7 +222,7 @@ fn counts_are_limited() {
     let inputs = vec![format!("{{{ROW}}}"); 5].join(",");
     let error = decode_json(&format!("{{\"inputs\":[{inputs}]}}")).expect_err("five");
     assert_eq!(error.text(), "the request has more than 4 inputs; at most 4 are allowed (limits.max_tensors)");
-    let outputs = vec![r#"{"name":"p"}"#; 5].join(",");
+    let outputs = [r#"{"name":"p"}"#; 5].join(",");
     assert_eq!(
         decode_json(&format!("{{\"inputs\":[],\"outputs\":[{outputs}]}}")).expect_err("five").kind(),
         Kind::TooLarge

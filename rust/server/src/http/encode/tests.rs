@@ -148,7 +148,7 @@ fn an_answer_above_the_limit_is_too_large() {
         assert_eq!(error.kind(), Kind::TooLarge);
     }
     let mut strings = Vec::new();
-    push_bytes_element(&mut strings, &[b'a'; 30_000]).expect("short");
+    push_bytes_element(&mut strings, &vec![b'a'; 30_000]).expect("short");
     let outputs = draft([output("y", DataType::Bytes, &[1], strings, false)]);
     assert_eq!(encode(outputs, 20_000).expect_err("too large").kind(), Kind::TooLarge);
 }
