@@ -67,7 +67,7 @@ impl Reply for ChannelReply {
     }
 }
 
-fn owned(answer: Answer<'_>) -> Owned {
+fn owned(answer: &Answer<'_>) -> Owned {
     let spec = &answer.version.spec;
     let output = |output: &mlserve_core::request::Output| {
         let tensor = &spec.outputs[output.index];
