@@ -3,17 +3,23 @@
 //! The first bytes tell HTTP/2 from HTTP/1.1, so that every port answers both. A peer that stops reading is cut off
 //! here, for both: what waits for it holds budget that others need. Must not know requests.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::watch;
 
 use crate::event_loop::LoopContext;
+use crate::status::Phase;
 use crate::{http1, http2};
 
 mod watched;
 
 pub(crate) use watched::{Meter, Watched};
+
+/// When the server closes: how long bytes that are under way may take to arrive.
+const CLOSING_GRACE: Duration = Duration::from_millis(500);
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -26,7 +32,8 @@ where
     let limits = &context.process().settings.limits;
     let header_timeout = Duration::from_millis(limits.header_timeout_ms);
     let write_timeout = Duration::from_millis(limits.write_timeout_ms);
-    let Ok(Some(head)) = tokio::time::timeout(header_timeout, read_head(&mut socket)).await else { return };
+    let phases = context.process().status.subscribe();
+    let Some(head) = head_in_time(read_head(&mut socket), header_timeout, phases).await else { return };
     let is_http2 = head.starts_with(HTTP2_PREFACE);
     let socket = Watched::new(head, socket);
     let meter = socket.meter().clone();
@@ -40,6 +47,22 @@ where
     tokio::select! {
         () = served => {}
         () = meter.stalled(write_timeout) => {}
+    }
+}
+
+/// The first bytes, if they come before the header timeout, and soon if the server is closing: a connection on which
+/// nobody has asked for anything must not hold up the end.
+async fn head_in_time(
+    head: impl Future<Output = Option<Bytes>>,
+    timeout: Duration,
+    mut phases: watch::Receiver<Phase>,
+) -> Option<Bytes> {
+    let mut head = pin!(tokio::time::timeout(timeout, head));
+    tokio::select! {
+        head = &mut head => head.ok().flatten(),
+        _ = phases.wait_for(|phase| *phase >= Phase::Closing) => {
+            tokio::time::timeout(CLOSING_GRACE, head).await.ok()?.ok().flatten()
+        }
     }
 }
 
@@ -80,6 +103,16 @@ mod tests {
             let (first, second) = HTTP2_PREFACE.split_at(split);
             assert_eq!(head_of(&[first, second, b"frames"]).await.as_deref(), Some(HTTP2_PREFACE));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_does_not_hold_up_the_end() {
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let begun = tokio::time::Instant::now();
+        let waiting = head_in_time(std::future::pending(), Duration::from_secs(10), phases);
+        let closing = async { phase.send_replace(Phase::Closing) };
+        assert_eq!(tokio::join!(waiting, closing).0, None);
+        assert!(begun.elapsed() <= CLOSING_GRACE + Duration::from_millis(1));
     }
 
     #[tokio::test]
