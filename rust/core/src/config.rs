@@ -188,8 +188,6 @@ pub enum LogLevel {
     Info,
     /// For debugging.
     Debug,
-    /// Everything.
-    Trace,
 }
 
 /// Form of a log line.

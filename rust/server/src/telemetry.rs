@@ -4,7 +4,10 @@ use std::io::IsTerminal;
 
 use mlserve_core::config::{LogFormat, LogLevel, LogSettings};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::time::{FormatTime, UtcTime};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Sends the process's log lines to standard error. Only the first call in a process has an effect.
 pub(crate) fn start(settings: &LogSettings) {
@@ -13,19 +16,22 @@ pub(crate) fn start(settings: &LogSettings) {
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
     };
     let console = match settings.log_format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Json => false,
         LogFormat::Console => true,
     };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    // Peers must not fill the log: the protocol libraries report what peers do wrong, some of it at warn.
+    let quiet = level.min(LevelFilter::ERROR);
+    let filter = Targets::new().with_default(level).with_target("h2", quiet).with_target("hyper", quiet);
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     // A second server in the same process logs where the first one does.
     let _ = if console {
-        builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init()
+        registry.with(lines.with_target(false).with_ansi(std::io::stderr().is_terminal())).try_init()
     } else {
-        builder.json().flatten_event(true).with_timer(UtcTime::rfc_3339()).try_init()
+        registry.with(lines.json().flatten_event(true).with_timer(UtcTime::rfc_3339())).try_init()
     };
 }
 
