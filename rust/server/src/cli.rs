@@ -176,13 +176,7 @@ fn print_models(startup: &Startup) {
     for LoadReport { found, result, took } in &startup.reports {
         let took = format!("{} ms", took.as_millis());
         match result {
-            Ok(version) => {
-                let batching = version.spec.batching.reason().map_or_else(
-                    || format!("batches of up to {} rows", version.max_rows()),
-                    |reason| format!("one request per run: {reason}"),
-                );
-                println!("{:<20} version {:<4} ready in {took}, {batching}", found.name, found.version);
-            }
+            Ok(batching) => println!("{:<20} version {:<4} ready in {took}, {batching}", found.name, found.version),
             Err(reason) => println!("{:<20} version {:<4} FAILED: {reason}", found.name, found.version),
         }
     }

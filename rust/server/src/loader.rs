@@ -15,6 +15,7 @@ use mlserve_ort::{LoadError, LoadOptions, LoadedModel, Runtime};
 use crate::process::Process;
 use crate::repository::{Found, model_settings};
 use crate::resources;
+use crate::status::Phase;
 
 /// What ONNX models are to callers.
 const PLATFORM: &str = "onnxruntime_onnx";
@@ -24,8 +25,8 @@ const PLATFORM: &str = "onnxruntime_onnx";
 pub struct LoadReport {
     /// What was to be loaded.
     pub found: Found,
-    /// The version, or why it failed.
-    pub result: Result<Arc<Version>, String>,
+    /// How its requests are batched, or why it failed. Not the version itself: its memory must not hang on a report.
+    pub result: Result<String, String>,
     /// How long it took.
     pub took: Duration,
 }
@@ -45,6 +46,9 @@ pub(crate) fn load_all(
     publish(process, &slots);
     let mut reports = Vec::with_capacity(found.len());
     for each in found {
+        if process.status.phase() >= Phase::Closing {
+            break;
+        }
         let begun = process.clock.now();
         let result = load(process, runtime, mailboxes, each);
         let took = process.clock.now().saturating_duration_since(begun);
@@ -52,6 +56,7 @@ pub(crate) fn load_all(
             Ok(version) => Slot { state: State::Ready, version: Some(Arc::clone(version)) },
             Err(reason) => Slot { state: State::Failed(reason.clone()), version: None },
         };
+        let result = result.map(|version| batching(&version));
         report(each, &result, took);
         slots.entry(each.name.clone()).or_default().insert(each.version, slot);
         publish(process, &slots);
@@ -104,11 +109,17 @@ fn row_bytes(loaded: &LoadedModel) -> usize {
     loaded.inputs.iter().map(|input| elements(&input.shape) * bytes(input.datatype)).sum()
 }
 
-fn report(found: &Found, result: &Result<Arc<Version>, String>, took: Duration) {
+fn batching(version: &Version) -> String {
+    version.spec.batching.reason().map_or_else(
+        || format!("batches of up to {} rows", version.max_rows()),
+        |reason| format!("one request per run: {reason}"),
+    )
+}
+
+fn report(found: &Found, result: &Result<String, String>, took: Duration) {
     let load_ms = took.as_millis() as u64;
     match result {
-        Ok(version) => {
-            let batching = version.spec.batching.reason().unwrap_or("rows of different requests share runs");
+        Ok(batching) => {
             tracing::info!(model = found.name, version = found.version, load_ms, batching, "model is ready");
         }
         Err(reason) => {

@@ -15,7 +15,7 @@ use mlserve_core::lane::Occupancy;
 use mlserve_core::pipeline::{Refused, Shared};
 use mlserve_core::plan::Plan;
 use mlserve_core::request::{Reply, Request};
-use mlserve_core::version::Mailbox;
+use mlserve_core::version::{Mailbox, Version};
 use mlserve_ort::{Runtime, RuntimeOptions};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -33,6 +33,9 @@ use crate::{metrics, resources, telemetry};
 
 /// Most connections that are allowed if no number is set and the process may open enough files.
 const MAX_CONNECTIONS: usize = 10_000;
+
+/// How long the end waits for runs that are going on; then their memory comes back when they end.
+const INSTANCES_END: Duration = Duration::from_secs(2);
 
 /// Where a running server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -310,12 +313,23 @@ async fn run_front(process: &Arc<Process>, acceptor: Rc<Acceptor>, listeners: Li
     metrics.abort();
 }
 
-/// Lets the instances of every version end, so that their threads and weights do not outlive the server.
+/// Ends the instances of every version and gives their memory back, so that nothing outlives the server.
 fn close_versions(process: &Process) {
     let plan = process.plan.swap(Arc::new(Plan::default()));
-    for (_, endpoint) in plan.endpoints() {
-        endpoint.versions.values().filter_map(|slot| slot.version.as_ref()).for_each(|version| version.pool.close());
+    let versions = plan.endpoints().flat_map(|(_, endpoint)| endpoint.versions.values());
+    let versions: Vec<Arc<Version>> = versions.filter_map(|slot| slot.version.clone()).collect();
+    drop(plan);
+    for version in &versions {
+        version.pool.close();
     }
+    let deadline = process.clock.now() + INSTANCES_END;
+    for version in versions {
+        // Each instance holds its version; a run that is going on cannot be stopped, only awaited.
+        while Arc::strong_count(&version) > 1 && process.clock.now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    mlserve_ort::release_memory();
 }
 
 fn start_loader(
@@ -334,6 +348,10 @@ fn start_loader(
         let took = process.clock.now().saturating_duration_since(begun);
         process.status.advance(Phase::Serving);
         *startup.lock() = Some(Startup { begun, reports, took });
+        if process.status.phase() >= Phase::Closing {
+            // Stopped meanwhile: what was loaded last came too late for the end to find it.
+            close_versions(&process);
+        }
         settle.send_replace(true);
     };
     let spawned = std::thread::Builder::new().name("loader".to_owned()).spawn(run);
