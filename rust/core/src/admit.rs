@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::budget::{LocalBudget, Reservation};
 use crate::config::LimitSettings;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, quoted};
 use crate::queue::deadline_exceeded;
 use crate::request::Request;
 
@@ -63,7 +63,7 @@ impl Admission {
         let Some(input) = request.inputs.iter().find(|input| input.shape.len() > self.max_rank) else { return Ok(()) };
         Err(Error::too_large(format!(
             "input '{}' has {} dimensions; at most {} are allowed (limits.max_rank)",
-            input.name.escape_debug(),
+            quoted(&input.name),
             input.shape.len(),
             self.max_rank
         )))

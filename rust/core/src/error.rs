@@ -265,6 +265,18 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// Characters of a caller's text that an error repeats: enough to recognise it, too few to make an answer large.
+const QUOTED_CHARACTERS: usize = 128;
+
+/// A caller's text for an error: short, and printable.
+pub fn quoted(text: &str) -> String {
+    let mut quoted: String = text.chars().take(QUOTED_CHARACTERS).flat_map(char::escape_debug).collect();
+    if text.chars().nth(QUOTED_CHARACTERS).is_some() {
+        quoted.push('…');
+    }
+    quoted
+}
+
 /// What most functions of the core return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rapidhash::fast::RandomState;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, quoted};
 use crate::version::Version;
 
 /// Where a version is in its life.
@@ -128,7 +128,7 @@ impl Plan {
 
 #[cold]
 fn unknown_model(name: &str) -> Error {
-    Error::new(Kind::NotFound, format!("Request for unknown model: '{}' is not found", name.escape_debug()))
+    Error::new(Kind::NotFound, format!("Request for unknown model: '{}' is not found", quoted(name)))
 }
 
 #[cold]

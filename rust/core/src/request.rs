@@ -71,6 +71,15 @@ pub enum Parameter {
     Text(Text),
 }
 
+/// Parameters of one request, or of one of its tensors, at most. Triton knows eight; the rest are the caller's own.
+pub const MAX_PARAMETERS: usize = 256;
+
+/// The refusal of a request with more.
+#[cold]
+pub fn too_many_parameters() -> Error {
+    Error::too_large(format!("the request has more than {MAX_PARAMETERS} parameters, which is the limit"))
+}
+
 /// One input as it was sent.
 #[derive(Clone, Debug)]
 pub struct Input {

@@ -8,7 +8,7 @@ use std::hash::Hasher;
 use rapidhash::fast::RapidHasher;
 use smallvec::SmallVec;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quoted};
 use crate::model::{ModelSpec, TensorSpec};
 use crate::request::{Input, Request, Text};
 use crate::tensor::{BytesElements, DataType, Shape, ShapeText, TensorBytes, byte_count, element_count};
@@ -221,7 +221,7 @@ fn wanted_outputs(request: &Request, spec: &ModelSpec) -> Result<SmallVec<[u16; 
     let mut wanted = SmallVec::new();
     for name in &request.outputs {
         let (index, _) = spec.output(name).ok_or_else(|| {
-            Error::invalid(format!("unexpected inference output '{}' for model '{}'", name.escape_debug(), spec.name))
+            Error::invalid(format!("unexpected inference output '{}' for model '{}'", quoted(name), spec.name))
         })?;
         // Asked for twice: answered once, as Triton does.
         if !wanted.contains(&(index as u16)) {
@@ -237,7 +237,7 @@ fn wrong_inputs(request: &Request, spec: &ModelSpec) -> Error {
         if spec.input(&input.name).is_none() {
             return Error::invalid(format!(
                 "unexpected inference input '{}' for model '{}'",
-                input.name.escape_debug(),
+                quoted(&input.name),
                 spec.name
             ));
         }
@@ -255,13 +255,13 @@ fn wrong_inputs(request: &Request, spec: &ModelSpec) -> Error {
             spec.inputs.len(),
             got.len(),
             spec.name,
-            quoted(got.iter().copied()),
-            quoted(missing)
+            list(got.iter().copied()),
+            list(missing)
         ),
     )
 }
 
-fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.map(|name| format!("'{name}'")).collect::<Vec<_>>().join(",")
 }
 
@@ -282,5 +282,5 @@ fn too_many_elements(request: &Request, input: &Input, spec: &ModelSpec) -> Erro
 #[cold]
 fn tagged(id: &Text, text: std::fmt::Arguments<'_>) -> Error {
     let id = if id.is_empty() { "<id_unknown>" } else { id };
-    Error::invalid(format!("[request id: {}] {text}", id.escape_debug()))
+    Error::invalid(format!("[request id: {}] {text}", quoted(id)))
 }

@@ -11,6 +11,9 @@ const INVALID_ARGUMENT: i32 = 2;
 /// Longest text for a caller; the runtime sometimes prints whole shapes or expressions.
 const MAX_TEXT: usize = 400;
 
+/// What C++ says of a text that is no number, for a model that reads numbers from BYTES.
+const NO_NUMBER: [&str; 6] = ["stod", "stof", "stold", "stoi", "stoll", "stoull"];
+
 /// Words with which operations refuse values. They decide between the caller's and the server's fault, nothing else.
 const REFUSALS: [&str; 18] = [
     "out of bound",
@@ -51,6 +54,9 @@ fn classify(status: &Status, limit: Option<usize>) -> RunError {
     let words = clean(message);
     let subject = operation.map_or("the model".to_owned(), |operation| format!("the model's {operation} operation"));
     let lower = message.to_ascii_lowercase();
+    if NO_NUMBER.contains(&message.trim()) {
+        return RunError { is_input_fault: true, text: format!("{subject} refused the values: a text is no number") };
+    }
     let is_input_fault = status.code == INVALID_ARGUMENT || REFUSALS.iter().any(|refusal| lower.contains(refusal));
     let verb = if is_input_fault { "refused the values" } else { "failed" };
     let text = match words {
@@ -145,6 +151,13 @@ mod tests {
         assert_eq!(found.text, text);
         let found = error(1, "/src/a.cc:3 void onnxruntime::f() something odd");
         assert_eq!(found, RunError { is_input_fault: false, text: "the model failed".to_owned() });
+    }
+
+    #[test]
+    fn a_text_that_is_no_number_is_the_callers_fault() {
+        let found = error(1, "Non-zero status code returned while running Cast node. Name:'c' Status Message: stod");
+        assert!(found.is_input_fault);
+        assert_eq!(found.text, "the model's Cast operation refused the values: a text is no number");
     }
 
     #[test]

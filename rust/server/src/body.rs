@@ -60,6 +60,7 @@ impl RequestBody {
         limit: usize,
         content_length: Option<usize>,
     ) -> Result<Collected> {
+        let limit = Limit { message: limit, framing: 0 };
         let mut collector = Collector::new(context, self, limit, content_length)?;
         collector.finish().await?;
         collector.into_collected()
@@ -104,13 +105,33 @@ impl RequestBody {
     }
 }
 
+/// How large a body may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// What the setting allows a message.
+    pub(crate) message: usize,
+    /// Bytes that the transport wraps it in.
+    pub(crate) framing: usize,
+}
+
+impl Limit {
+    fn total(self) -> usize {
+        self.message.saturating_add(self.framing)
+    }
+
+    #[cold]
+    fn exceeded(self) -> Error {
+        Error::too_large(format!("the body is larger than {} bytes, which is the limit", self.message))
+    }
+}
+
 /// A body as it comes in.
 #[derive(Debug)]
 pub(crate) struct Collector {
     context: LoopContext,
     body: RequestBody,
     gathered: Gathered,
-    limit: usize,
+    limit: Limit,
     /// Nothing is reserved before the first byte, so that a body in one piece reserves once.
     reservation: Option<Reservation>,
 }
@@ -122,11 +143,11 @@ impl Collector {
     pub(crate) fn new(
         context: &LoopContext,
         body: RequestBody,
-        limit: usize,
+        limit: Limit,
         content_length: Option<usize>,
     ) -> Result<Self> {
         let reservation = match content_length {
-            Some(length) if length > limit => return Err(too_large(limit)),
+            Some(length) if length > limit.total() => return Err(limit.exceeded()),
             Some(length) => Some(context.reserve(length)?),
             None => None,
         };
@@ -147,8 +168,8 @@ impl Collector {
     fn push(&mut self, piece: Bytes) -> Result<()> {
         let added = piece.len();
         let len = self.gathered.len.saturating_add(added);
-        if len > self.limit {
-            return Err(too_large(self.limit));
+        if len > self.limit.total() {
+            return Err(self.limit.exceeded());
         }
         match &mut self.reservation {
             None => self.reservation = Some(self.context.reserve(len)?),
@@ -288,11 +309,6 @@ impl Pace {
         };
         self.started + self.grace.min(NEVER) + earned
     }
-}
-
-#[cold]
-fn too_large(limit: usize) -> Error {
-    Error::too_large(format!("the body is larger than {limit} bytes, which is the limit"))
 }
 
 #[cold]

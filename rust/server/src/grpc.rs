@@ -13,7 +13,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::Method;
 use mlserve_core::budget::Reservation;
-use mlserve_core::error::{Error, Kind, Result};
+use mlserve_core::error::{Error, Kind, Result, quoted};
 use mlserve_core::request::{Protocol, Request};
 use tokio::task::spawn_local;
 
@@ -21,9 +21,9 @@ use self::frame::{Encoded, PREFIX_BYTES, Pieces};
 use self::reply::{InferReply, Responder, off_loop};
 use self::service::Unary;
 use self::trail::Trail;
-use crate::body::{Collected, Collector, RequestBody};
+use crate::body::{Collected, Collector, Limit, RequestBody};
 use crate::event_loop::LoopContext;
-use crate::http2::Connected;
+use crate::http2::{Connected, rest};
 use crate::inflate::Encoding;
 use crate::metadata::{Content, Metadata};
 
@@ -114,26 +114,36 @@ struct Call {
     responder: Responder,
 }
 
-/// Serves one stream, if it is a gRPC call; otherwise gives it back.
-pub(crate) fn accept(
-    connected: &Rc<Connected>,
-    request: http::Request<RecvStream>,
-    respond: SendResponse<Bytes>,
-) -> Option<(http::Request<RecvStream>, SendResponse<Bytes>)> {
+/// Serves one stream; what is no gRPC call goes to the REST side.
+pub(crate) fn accept(connected: &Rc<Connected>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
     let mut metadata = Metadata::read(request.headers());
-    if metadata.content == Content::Other {
-        return Some((request, respond));
-    }
     let context = &connected.context;
+    let header_fits = check_header(&metadata, context.process().settings.limits.max_header_bytes);
+    if metadata.content == Content::Other {
+        return rest::accept(connected, request, respond, header_fits);
+    }
     let (rpc, route) = Rpc::from_path(request.uri().path());
     let trail = Trail::begin(context, route, &metadata.echo);
     let echo = std::mem::take(&mut metadata.echo);
     let responder = Responder::new(respond, connected.reply, metadata.answer_encoding(), echo, trail);
-    match check(&metadata, request.method(), rpc, request.uri().path()) {
+    let checked = header_fits.and_then(|()| check(&metadata, request.method(), rpc, request.uri().path()));
+    match checked {
         Ok(()) => start(connected, rpc, &metadata, request.into_body(), responder),
         Err(error) => refuse(context, responder, &error),
     }
-    None
+}
+
+fn check_header(metadata: &Metadata, limit: usize) -> Result<()> {
+    if metadata.header_bytes <= limit {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::HeadersTooLarge,
+        format!(
+            "the header has {} bytes; at most {limit} are allowed (limits.max_header_bytes)",
+            metadata.header_bytes
+        ),
+    ))
 }
 
 /// What can be refused before the body is looked at.
@@ -183,7 +193,7 @@ fn start(connected: &Rc<Connected>, rpc: Rpc, metadata: &Metadata, body: RecvStr
 impl Call {
     /// Takes the body if it is here already; otherwise waits for it in a task.
     fn receive(mut self, body: RequestBody, content_length: Option<usize>) {
-        let limit = self.context.process().settings.limits.max_body_bytes.saturating_add(PREFIX_BYTES);
+        let limit = Limit { message: self.context.process().settings.limits.max_body_bytes, framing: PREFIX_BYTES };
         let mut collector = match Collector::new(&self.context, body, limit, content_length) {
             Ok(collector) => collector,
             Err(error) => return self.refuse(&error),
@@ -296,7 +306,7 @@ fn not_offered(path: &str) -> Error {
 
 #[cold]
 fn unknown(path: &str) -> Error {
-    Error::new(Kind::UnknownRoute, format!("unknown RPC '{}'", decode::quoted(path)))
+    Error::new(Kind::UnknownRoute, format!("unknown RPC '{}'", quoted(path)))
 }
 
 #[cfg(test)]

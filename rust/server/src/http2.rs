@@ -27,13 +27,16 @@ use crate::event_loop::LoopContext;
 use crate::grpc::{self, Reflection, ReplySettings};
 use crate::status::Phase;
 
-mod rest;
+pub(crate) mod rest;
 pub(crate) mod writer;
 
 /// Window of one stream: a request that fits arrives without waiting for a round trip.
 const STREAM_WINDOW: u32 = 1 << 20;
 /// Window of all streams of a connection: what one peer can have on the way before anyone has looked at it.
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// How far above the limit a header is still read: h2 answers what it does not read with a bare 431, which a gRPC client
+/// cannot make sense of. Ours, below, says what was wrong.
+const HEADER_MARGIN: usize = 4;
 /// Bytes of one stream's answer that the connection takes before it has written them.
 const SEND_BUFFER: usize = 1 << 20;
 /// Streams reset by the peer before they were accepted, and at once (CVE-2023-44487): h2's own bound, stated.
@@ -90,7 +93,7 @@ fn builder(limits: &LimitSettings) -> Builder {
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(limits.max_streams)
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.max_header_bytes * HEADER_MARGIN).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
@@ -171,9 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         while let Some(Ok((request, respond))) = ready!(self.connection.poll_accept(cx)) {
             self.care.accepted += 1;
-            if let Some((request, respond)) = grpc::accept(&self.connected, request, respond) {
-                rest::accept(&self.connected, request, respond);
-            }
+            grpc::accept(&self.connected, request, respond);
         }
         Poll::Ready(())
     }

@@ -16,6 +16,9 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// The caller's place in a trace (W3C); answered and logged.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
+/// What each header field counts for beside its name and value (RFC 9113, section 6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+
 /// A deadline further away than this is none: adding it to the clock must not overflow.
 const FAR_AWAY: Duration = Duration::from_hours(365 * 24);
 
@@ -105,6 +108,8 @@ pub(crate) struct Metadata {
     pub(crate) content_length: Option<usize>,
     /// What the caller wants back.
     pub(crate) echo: Echo,
+    /// Bytes of all fields, counted as HTTP/2 does (RFC 9113, section 6.5.2).
+    pub(crate) header_bytes: usize,
     /// Errors of the model end a stream, instead of being one of its answers (Triton's `triton_grpc_error`).
     pub(crate) wants_grpc_errors: bool,
 }
@@ -119,10 +124,12 @@ impl Metadata {
             timeout: Ok(None),
             content_length: None,
             echo: Echo::default(),
+            header_bytes: 0,
             wants_grpc_errors: false,
         };
         for (name, value) in headers {
             let bytes = value.as_bytes();
+            metadata.header_bytes += name.as_str().len() + bytes.len() + FIELD_OVERHEAD;
             match name.as_str() {
                 "content-type" => metadata.content = Content::from_value(bytes),
                 "content-length" => metadata.content_length = number(bytes),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use mlserve_core::config::{ModelSettings, Settings, VersionPolicy};
+use mlserve_core::error::quoted;
 
 /// Longest name of a model.
 const MAX_NAME: usize = 128;
@@ -66,7 +67,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
     Err(format!(
         "'{}' is no name for a model: allowed are letters, digits, '.', '_' and '-', beginning with a letter or a digit, \
          at most {MAX_NAME}",
-        name.escape_debug()
+        quoted(name)
     ))
 }
 

@@ -7,20 +7,14 @@
 use bytes::Bytes;
 use mlserve_core::budget::Reservation;
 use mlserve_core::config::LimitSettings;
-use mlserve_core::error::{Error, Kind, Result};
-use mlserve_core::request::{Input, Parameter, Request, Text};
+use mlserve_core::error::{Error, Kind, Result, quoted};
+use mlserve_core::request::{Input, MAX_PARAMETERS, Parameter, Request, Text, too_many_parameters};
 use mlserve_core::tensor::{DataType, Shape, TensorBytes, element_count};
 use smallvec::SmallVec;
 
 use super::contents::Contents;
 use super::parameters;
 use super::reader::{Reader, Wire, wrong_wire};
-
-/// Parameters of one request, or of one tensor in it: far above what any client sends, low enough to search.
-const MAX_PARAMETERS: usize = 256;
-
-/// Characters of a caller's name that an error repeats.
-const QUOTED_CHARACTERS: usize = 128;
 
 /// Parameters as they were sent: in order, a repeated name replaced. `None`: a parameter with no value.
 pub(super) type Parameters = Vec<(Text, Option<Parameter>)>;
@@ -163,7 +157,7 @@ impl DraftInput {
         if input.rank > limits.max_rank {
             return Err(rank_too_large(&input, limits.max_rank));
         }
-        refuse_shared_memory(&input.parameters, "input", &input.name)?;
+        refuse_shared_memory(&input.parameters, &input.name)?;
         Ok(input)
     }
 
@@ -233,12 +227,9 @@ fn requested_output(reader: &mut Reader<'_>) -> Result<Text> {
             _ => reader.skip(field, wire)?,
         }
     }
-    refuse_shared_memory(&parameters, "output", &name)?;
+    refuse_shared_memory(&parameters, &name)?;
     if parameters.iter().any(|(key, _)| &**key == "classification") {
-        return Err(Error::new(
-            Kind::NotOffered,
-            format!("output '{}': the parameter 'classification' is not offered", quoted(&name)),
-        ));
+        return Err(not_offered(&name, "classification"));
     }
     Ok(name)
 }
@@ -264,7 +255,7 @@ fn parameter(reader: &mut Reader<'_>, wire: Wire, parameters: &mut Parameters) -
         return Ok(());
     }
     if parameters.len() == MAX_PARAMETERS {
-        return Err(Error::too_large(format!("more than {MAX_PARAMETERS} parameters")));
+        return Err(too_many_parameters());
     }
     parameters.push((key, value));
     Ok(())
@@ -302,11 +293,6 @@ pub(super) fn model_version(text: &str) -> Result<Option<u64>> {
     }
 }
 
-/// A caller's text for an error: short, and printable.
-pub(super) fn quoted(text: &str) -> String {
-    text.chars().take(QUOTED_CHARACTERS).flat_map(char::escape_debug).collect()
-}
-
 fn push_limited<T, const INLINE: usize>(
     list: &mut SmallVec<[T; INLINE]>,
     item: T,
@@ -317,18 +303,27 @@ where
     [T; INLINE]: smallvec::Array<Item = T>,
 {
     if list.len() == limit {
-        return Err(Error::too_large(format!("more than {limit} {what}, which is the limit")));
+        return Err(Error::too_large(format!(
+            "the request has more than {limit} {what}; at most {limit} are allowed (limits.max_tensors)"
+        )));
     }
     list.push(item);
     Ok(())
 }
 
-fn refuse_shared_memory(parameters: &Parameters, what: &str, name: &str) -> Result<()> {
-    let Some((key, _)) = parameters.iter().find(|(key, _)| key.starts_with("shared_memory_")) else { return Ok(()) };
-    Err(Error::new(
+fn refuse_shared_memory(parameters: &Parameters, tensor: &str) -> Result<()> {
+    if parameters.iter().any(|(key, _)| key.starts_with("shared_memory_")) {
+        return Err(not_offered(tensor, "shared memory"));
+    }
+    Ok(())
+}
+
+#[cold]
+fn not_offered(tensor: &str, what: &str) -> Error {
+    Error::new(
         Kind::NotOffered,
-        format!("{what} '{}': the parameter '{}' is not offered", quoted(name), quoted(key)),
-    ))
+        format!("{what} is not offered by this server; tensor '{}' asks for it", quoted(tensor)),
+    )
 }
 
 #[cold]

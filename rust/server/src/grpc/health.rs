@@ -5,11 +5,10 @@
 
 use std::time::Duration;
 
-use mlserve_core::error::{Error, Kind, Result};
+use mlserve_core::error::{Error, Kind, Result, quoted};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::decode::quoted;
 use super::reply::Responder;
 use super::service::message;
 use super::status;

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use mlserve_core::error::{Error, Result};
+use mlserve_core::error::{Error, Result, quoted};
 use mlserve_core::request::{Parameter, Request, Text};
 
-use super::decode::{Parameters, quoted};
+use super::decode::Parameters;
 
 /// Sets what `parameters` say on `request`; those that mean nothing to the server are passed on.
 ///

@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -163,6 +165,7 @@ impl Stream {
             id: Text::default(),
             reports_batch: self.reports_batch,
             wants_grpc_errors: self.call.wants_grpc_errors,
+            accepted: Arc::default(),
         };
         if let Some(trail) = &mut self.trail {
             trail.received(received.len());
@@ -276,7 +279,9 @@ impl Order {
                 request.deadline = self.deadline;
                 request.reservation = Some(reservation);
                 self.reply.id = request.id.clone();
+                let accepted = Arc::clone(&self.reply.accepted);
                 context.submit(request, Box::new(self.reply));
+                accepted.store(true, Ordering::Relaxed);
             }
             Err(Refused { error, id }) => {
                 context.count_refused(Protocol::Grpc, &error);
@@ -293,6 +298,9 @@ struct StreamReply {
     id: Text,
     reports_batch: bool,
     wants_grpc_errors: bool,
+    /// Whether the request got past what is found while it is being submitted. `triton_grpc_error` is about later errors
+    /// only: what is found before stays an answer of its own, as with Triton.
+    accepted: Arc<AtomicBool>,
 }
 
 impl StreamReply {
@@ -320,14 +328,10 @@ impl Reply for StreamReply {
                 let reservation = answer.reservation.take();
                 self.give(Outcome::Message(encode::encode(&answer, extras), reservation));
             }
-            Err(error) if self.wants_grpc_errors && is_of_the_model(error.kind()) => self.give(Outcome::End(error)),
+            Err(error) if self.wants_grpc_errors && self.accepted.load(Ordering::Relaxed) => {
+                self.give(Outcome::End(error));
+            }
             Err(error) => self.refuse(&error),
         }
     }
-}
-
-/// Whether an error came after the request was accepted. `triton_grpc_error` is about these only: what is found while a
-/// request is being accepted stays an answer of its own, as with Triton.
-fn is_of_the_model(kind: Kind) -> bool {
-    matches!(kind, Kind::Internal | Kind::DeadlineExceeded | Kind::QueueTimeout | Kind::Cancelled)
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use mlserve_core::budget::Reservation;
-use mlserve_core::error::{Error, Kind, Result};
+use mlserve_core::error::{Error, Kind, Result, quoted};
 use mlserve_core::tensor::{DataType, ShapeText, element_count, push_bytes_element};
 use smallvec::SmallVec;
 
@@ -242,7 +242,7 @@ fn not_as_json(declared: Declared<'_>) -> Error {
     Error::invalid(format!(
         "receiving {} data via JSON is not supported. Please use the binary data format for input {}",
         declared.datatype,
-        declared.name.escape_debug()
+        quoted(declared.name)
     ))
 }
 
@@ -250,7 +250,7 @@ fn not_as_json(declared: Declared<'_>) -> Error {
 fn wrong_kind(declared: Declared<'_>, index: usize, token: Token, wanted: &str) -> Error {
     Error::invalid(format!(
         "Unable to parse 'data': element {index} of input '{}' is {}; {wanted} is expected for {}",
-        declared.name.escape_debug(),
+        quoted(declared.name),
         token.name(),
         declared.datatype
     ))
@@ -262,7 +262,7 @@ fn out_of_range(declared: Declared<'_>, index: usize, number: &str, range: &str)
     let shown = number.get(..40).map_or(number.to_owned(), |start| format!("{start}…"));
     Error::invalid(format!(
         "Unable to parse 'data': element {index} of input '{}' is {shown}; {} takes {range}",
-        declared.name.escape_debug(),
+        quoted(declared.name),
         declared.datatype
     ))
 }
@@ -271,7 +271,7 @@ fn out_of_range(declared: Declared<'_>, index: usize, number: &str, range: &str)
 fn long_string(declared: Declared<'_>, index: usize, bytes: usize) -> Error {
     Error::too_large(format!(
         "element {index} of input '{}' has {bytes} bytes; at most {} are allowed",
-        declared.name.escape_debug(),
+        quoted(declared.name),
         declared.max_string_bytes
     ))
 }
@@ -281,7 +281,7 @@ fn too_many_elements(declared: Declared<'_>) -> Error {
     Error::invalid(format!(
         "shape {} of input '{}' has more elements than fit",
         ShapeText(declared.shape),
-        declared.name.escape_debug()
+        quoted(declared.name)
     ))
 }
 
@@ -307,7 +307,7 @@ fn wrong_length(declared: Declared<'_>, level: usize, length: usize) -> Error {
 fn wrong_shape(declared: Declared<'_>, what: fmt::Arguments<'_>) -> Error {
     Error::invalid(format!(
         "Unable to parse 'data': Shape does not match true shape of 'data' field: input '{}' of shape {}: {what}",
-        declared.name.escape_debug(),
+        quoted(declared.name),
         ShapeText(declared.shape)
     ))
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use mlserve_core::budget::Reservation;
 use mlserve_core::config::LimitSettings;
-use mlserve_core::error::{Error, Result};
+use mlserve_core::error::{Error, Result, quoted};
 use mlserve_core::request::{Input, Request, Text};
 use mlserve_core::tensor::{DataType, Shape, TensorBytes};
 use smallvec::SmallVec;
@@ -182,7 +182,7 @@ fn outputs(cursor: &mut Cursor<'_>, max_tensors: usize) -> Result<WantedOutputs>
 struct Draft<'a> {
     name: Option<Cow<'a, str>>,
     datatype: Option<DataType>,
-    unknown_datatype: bool,
+    unknown_datatype: Option<String>,
     shape: Option<Shape>,
     data: Option<Data<'a>>,
     parameters: Option<InputParameters>,
@@ -202,9 +202,10 @@ impl<'a> Draft<'a> {
                 self.name = Some(text(cursor, key)?);
             }
             "datatype" => {
-                once(self.datatype.is_none() && !self.unknown_datatype, key)?;
-                self.datatype = DataType::from_name(text(cursor, key)?.as_bytes());
-                self.unknown_datatype = self.datatype.is_none();
+                once(self.datatype.is_none() && self.unknown_datatype.is_none(), key)?;
+                let name = text(cursor, key)?;
+                self.datatype = DataType::from_name(name.as_bytes());
+                self.unknown_datatype = self.datatype.is_none().then(|| name.into_owned());
             }
             "shape" => {
                 once(self.shape.is_none(), key)?;
@@ -226,7 +227,7 @@ impl<'a> Draft<'a> {
 
     /// For error texts.
     fn label(&self) -> String {
-        self.name.as_deref().unwrap_or_default().escape_debug().to_string()
+        quoted(self.name.as_deref().unwrap_or_default())
     }
 
     fn read_shape(&self, cursor: &mut Cursor<'_>, max_rank: usize) -> Result<Shape> {
@@ -271,7 +272,10 @@ impl<'a> Draft<'a> {
         }
         let datatype = match self.datatype {
             Some(datatype) => datatype,
-            None if self.unknown_datatype => return Err(Error::invalid(format!("invalid datatype for input {label}"))),
+            None if self.unknown_datatype.is_some() => {
+                let datatype = self.unknown_datatype.unwrap_or_default();
+                return Err(Error::invalid(format!("invalid datatype for input {label}: '{}'", quoted(&datatype))));
+            }
             None => return Err(missing("datatype")),
         };
         let data = match (data, parameters.binary_data_size, parameters.is_shared) {
@@ -295,7 +299,7 @@ fn take_blob(label: &str, size: usize, source: &mut Source<'_>) -> Result<Tensor
         Error::invalid(format!(
             "unexpected size for input '{label}', expecting {} additional bytes for model '{}'",
             size - left,
-            source.model.escape_debug()
+            quoted(source.model)
         ))
     })
 }
@@ -334,7 +338,7 @@ fn not_utf8(at: usize) -> Error {
 
 #[cold]
 fn left_over(model: &str) -> Error {
-    Error::invalid(format!("unexpected additional input data for model '{}'", model.escape_debug()))
+    Error::invalid(format!("unexpected additional input data for model '{}'", quoted(model)))
 }
 
 #[cold]

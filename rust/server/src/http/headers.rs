@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
-use mlserve_core::error::{Error, Kind, Result};
+use mlserve_core::error::{Error, Kind, Result, quoted};
 
 use super::negotiate::answer_encoding;
 use super::status::Refusal;
@@ -109,7 +109,7 @@ fn number<Number: std::str::FromStr>(value: Option<&HeaderValue>) -> Option<Numb
 
 fn shown(value: &HeaderValue) -> String {
     let text: String = String::from_utf8_lossy(value.as_bytes()).chars().take(40).collect();
-    text.escape_debug().to_string()
+    quoted(&text)
 }
 
 #[cold]

@@ -5,13 +5,10 @@
 
 use std::time::Duration;
 
-use mlserve_core::error::{Error, Kind, Result};
-use mlserve_core::request::{Parameter, Request, Text};
+use mlserve_core::error::{Error, Kind, Result, quoted};
+use mlserve_core::request::{MAX_PARAMETERS, Parameter, Request, Text, too_many_parameters};
 
 use super::json::{Cursor, Token};
-
-/// Parameters that one request may carry; more are no longer something a person wrote.
-const MAX_PARAMETERS: usize = 256;
 
 /// What a request's own `parameters` say beside what goes into [`Request`].
 #[derive(Debug, Default)]
@@ -45,7 +42,7 @@ pub(super) fn read_request(cursor: &mut Cursor<'_>, request: &mut Request) -> Re
             }
             "binary_data_output" => choices.binary_outputs = boolean(cursor, &key)?,
             reserved if reserved.starts_with("triton_") => return Err(reserved_name()),
-            _ if request.parameters.len() == MAX_PARAMETERS => return Err(too_many()),
+            _ if request.parameters.len() == MAX_PARAMETERS => return Err(too_many_parameters()),
             name => {
                 let value = value(cursor, name)?;
                 request.parameters.push((Text::from(key.into_owned()), value));
@@ -115,11 +112,9 @@ fn unsigned(cursor: &mut Cursor<'_>, key: &str, expected: &str) -> Result<u64> {
     match number.text.parse::<u64>() {
         Ok(value) => Ok(value),
         Err(_) if number.is_negative => {
-            Err(Error::invalid(format!("invalid value for '{}', expected value >= 0.", key.escape_debug())))
+            Err(Error::invalid(format!("invalid value for '{}', expected value >= 0.", quoted(key))))
         }
-        Err(_) => {
-            Err(Error::invalid(format!("invalid value for '{}', expected value <= {}.", key.escape_debug(), u64::MAX)))
-        }
+        Err(_) => Err(Error::invalid(format!("invalid value for '{}', expected value <= {}.", quoted(key), u64::MAX))),
     }
 }
 
@@ -146,7 +141,7 @@ const EXPECTED_VALUES: &str = "int64_param, bool_param, or string_param";
 
 #[cold]
 fn wrong_kind(key: &str, expected: &str) -> Error {
-    Error::invalid(format!("invalid value type for '{}' parameter, expected {expected}.", key.escape_debug()))
+    Error::invalid(format!("invalid value type for '{}' parameter, expected {expected}.", quoted(key)))
 }
 
 #[cold]
@@ -154,16 +149,11 @@ fn reserved_name() -> Error {
     Error::invalid("parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.")
 }
 
-#[cold]
-fn too_many() -> Error {
-    Error::too_large(format!("the request has more than {MAX_PARAMETERS} parameters, which is the limit"))
-}
-
 /// What another server may do, but this one does not.
 #[cold]
 pub(super) fn not_offered(tensor: &str, what: &str) -> Error {
     Error::new(
         Kind::NotOffered,
-        format!("{what} is not offered by this server; tensor '{}' asks for it", tensor.escape_debug()),
+        format!("{what} is not offered by this server; tensor '{}' asks for it", quoted(tensor)),
     )
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, Uri};
-use mlserve_core::error::{Error, Kind, Result};
+use mlserve_core::error::{Error, Kind, Result, quoted};
 use mlserve_core::request::{Protocol, Text};
 
 use super::access::Trail;
@@ -189,10 +189,7 @@ fn bad_escape() -> Error {
 #[cold]
 fn unknown_version(model: &str, digits: &str) -> Error {
     let shown = digits.get(..40).unwrap_or(digits);
-    Error::new(
-        Kind::NotFound,
-        format!("Request for unknown model: '{}' version {shown} is not found", model.escape_debug()),
-    )
+    Error::new(Kind::NotFound, format!("Request for unknown model: '{}' version {shown} is not found", quoted(model)))
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{Request, Response};
+use mlserve_core::error::Error;
+use mlserve_core::request::Protocol;
 use tokio::task::spawn_local;
 
 use super::Connected;
@@ -14,9 +16,23 @@ use super::writer::Writer;
 use crate::body::RequestBody;
 use crate::http::{self as rest, HttpRequest, HttpResponse};
 
-/// Serves one stream in a task of its own.
-pub(super) fn accept(connected: &Rc<Connected>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-    spawn_local(answer(Rc::clone(connected), request, respond));
+/// Serves one stream in a task of its own; refuses it if its header did not fit.
+pub(crate) fn accept(
+    connected: &Rc<Connected>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    header_fits: Result<(), Error>,
+) {
+    let connected = Rc::clone(connected);
+    spawn_local(async move {
+        match header_fits {
+            Ok(()) => answer(connected, request, respond).await,
+            Err(error) => {
+                connected.context.count_refused(Protocol::Http, &error);
+                write(&connected, rest::error_response(&error), &mut respond).await;
+            }
+        }
+    });
 }
 
 async fn answer(connected: Rc<Connected>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
@@ -25,11 +41,16 @@ async fn answer(connected: Rc<Connected>, request: Request<RecvStream>, mut resp
     let (parts, body) = request.into_parts();
     let body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Http2(body) };
     let request = HttpRequest { method: parts.method, uri: parts.uri, headers: parts.headers, body, arrived };
-    let HttpResponse { status, headers, body, reservation } = tokio::select! {
+    let response = tokio::select! {
         response = rest::handle(context, request) => response,
         // Dropping the handler tells the pipeline that nobody waits.
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
+    write(&connected, response, &mut respond).await;
+}
+
+async fn write(connected: &Connected, response: HttpResponse, respond: &mut SendResponse<Bytes>) {
+    let HttpResponse { status, headers, body, reservation } = response;
     let mut head = Response::new(());
     *head.status_mut() = status;
     *head.headers_mut() = headers;

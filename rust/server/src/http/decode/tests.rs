@@ -112,7 +112,7 @@ fn what_is_missing_or_of_another_kind_is_named() {
             r#""name":"x","shape":[1],"data":[1]"#,
             "Unable to parse 'datatype': attempt to access non-existing object member 'datatype'",
         ),
-        (r#""name":"x","shape":[1],"datatype":"fp32","data":[1]"#, "invalid datatype for input x"),
+        (r#""name":"x","shape":[1],"datatype":"fp32","data":[1]"#, "invalid datatype for input x: 'fp32'"),
         (r#""name":"x","name":"y""#, "'name' is there twice; once is allowed"),
         (r#""name":"x","shape":[1],"datatype":"FP32","data":[1],"data":[2]"#, "'data' is there twice; once is allowed"),
     ] {
