@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use mlserve_core::config::Settings;
 use mlserve_ort::{LoadOptions, Runtime, RuntimeOptions};
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::front::Stop;
 use crate::loader::{LoadReport, Startup};
@@ -137,17 +137,18 @@ fn find_library(settings: &mut Settings, found: Option<&Path>) {
 fn serve(matches: &ArgMatches, ort_library: Option<&Path>) -> Result<(), String> {
     let settings = merged(matches, ort_library)?;
     let ready_file = settings.server.ready_file.clone();
+    let signals = Signals::catch().map_err(|error| format!("signals cannot be caught: {error}"))?;
     let server = Server::start(settings)?;
     std::thread::scope(|scope| {
-        let signals = scope.spawn(|| follow_signals(&server));
+        let following = scope.spawn(|| signals.follow(&server));
         let outcome = announce(&server, ready_file.as_deref());
         if outcome.is_err() {
             server.stop(Stop::Now);
         }
         server.join();
-        // The signal thread sees the stop of a server that ends by itself.
+        // The thread that follows signals sees the stop of a server that ends by itself.
         server.stop(Stop::Now);
-        if signals.join().is_err() {
+        if following.join().is_err() {
             eprintln!("error: the thread that follows signals panicked");
         }
         outcome
@@ -183,26 +184,40 @@ fn print_models(startup: &Startup) {
 }
 
 /// SIGTERM gives notice and drains, SIGINT drains at once; each further signal hastens.
-fn follow_signals(server: &Server) {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-    runtime.block_on(async {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            return;
+struct Signals {
+    runtime: tokio::runtime::Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Catches signals from now on: before anything starts, so that none finds a half-started server.
+    fn catch() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (terminate, interrupt) = {
+            let _entered = runtime.enter();
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
         };
-        while server.stop_asked() < Stop::Now {
-            let first = tokio::select! {
-                _ = terminate.recv() => Stop::Notice,
-                _ = interrupt.recv() => Stop::Drain,
-                () = server.wait_for_stop(Stop::Now) => return,
-            };
-            server.stop(match server.stop_asked() {
-                Stop::No => first,
-                Stop::Notice => Stop::Drain,
-                Stop::Drain | Stop::Now => Stop::Now,
-            });
-        }
-    });
+        Ok(Self { runtime, terminate, interrupt })
+    }
+
+    /// Tells `server` what they mean until it has to stop at once.
+    fn follow(mut self, server: &Server) {
+        self.runtime.block_on(async {
+            while server.stop_asked() < Stop::Now {
+                let first = tokio::select! {
+                    _ = self.terminate.recv() => Stop::Notice,
+                    _ = self.interrupt.recv() => Stop::Drain,
+                    () = server.wait_for_stop(Stop::Now) => return,
+                };
+                server.stop(match server.stop_asked() {
+                    Stop::No => first,
+                    Stop::Notice => Stop::Drain,
+                    Stop::Drain | Stop::Now => Stop::Now,
+                });
+            }
+        });
+    }
 }
 
 fn inspect(matches: &ArgMatches, ort_library: Option<&Path>) -> Result<(), String> {

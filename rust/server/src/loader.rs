@@ -31,19 +31,31 @@ pub struct LoadReport {
     pub took: Duration,
 }
 
-/// Puts `found` into the plan as loading, loads them, and publishes each as it becomes ready or fails.
+/// The versions of each model, by number.
+type Slots = BTreeMap<String, BTreeMap<u64, Slot>>;
+
+/// Puts `found` into the plan as loading: from the first connection on, callers are told to come back.
+pub(crate) fn announce(process: &Process, found: &[Found]) {
+    publish(process, &loading(found));
+}
+
+fn loading(found: &[Found]) -> Slots {
+    let mut slots = Slots::new();
+    for each in found {
+        let slot = Slot { state: State::Loading, version: None };
+        slots.entry(each.name.clone()).or_default().insert(each.version, slot);
+    }
+    slots
+}
+
+/// Loads `found`, and publishes each as it becomes ready or fails.
 pub(crate) fn load_all(
     process: &Process,
     runtime: &Result<Arc<Runtime>, LoadError>,
     mailboxes: &Arc<[Arc<dyn Mailbox>]>,
     found: &[Found],
 ) -> Vec<LoadReport> {
-    let mut slots: BTreeMap<String, BTreeMap<u64, Slot>> = BTreeMap::new();
-    for each in found {
-        let slot = Slot { state: State::Loading, version: None };
-        slots.entry(each.name.clone()).or_default().insert(each.version, slot);
-    }
-    publish(process, &slots);
+    let mut slots = loading(found);
     let mut reports = Vec::with_capacity(found.len());
     for each in found {
         if process.status.phase() >= Phase::Closing {
@@ -65,7 +77,7 @@ pub(crate) fn load_all(
     reports
 }
 
-fn publish(process: &Process, slots: &BTreeMap<String, BTreeMap<u64, Slot>>) {
+fn publish(process: &Process, slots: &Slots) {
     let number = process.plan.load().number + 1;
     let endpoints = slots.iter().map(|(name, versions)| (name.clone(), Endpoint::new(versions.clone())));
     process.plan.store(Arc::new(Plan::new(number, endpoints)));

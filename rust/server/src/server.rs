@@ -93,6 +93,7 @@ impl Server {
         let listeners = Listeners::bind(&settings)?;
         let addresses = listeners.addresses(&settings)?;
         let process = Arc::new(process(settings, clock)?);
+        loader::announce(&process, &found);
         let count = process.settings.server.event_loops;
         let mailboxes: Vec<Arc<LoopMailbox>> = (0..count).map(|_| Arc::default()).collect();
         let channels: Vec<_> = (0..count).map(|_| event_loop::channel()).collect();
