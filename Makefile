@@ -13,6 +13,8 @@ STAMPS := $(VENV)/stamps
 HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
+# What `make bench` measures; empty: everything. `make bench BENCH="cpu --rounds 9"`, see docs/benchmarks.md.
+BENCH ?=
 
 # pip compiles nothing here and asks nobody.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -27,10 +29,10 @@ PYTHON_SOURCES := pyproject.toml $(shell find python -type f \( -name '*.py' -o 
 # The wheel's library, which Rust tests load.
 ORT_LIBRARY = $$(PYTHONPATH=python $(BIN)/python -m mlserve.serving.runtime)
 
-.PHONY: help serve test check bench protos models deny clean
+.PHONY: help serve test check bench protos models reference deny clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 serve: $(STAMPS)/release ## Build the release, serve the example models, send one request
 	@HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) bash examples/serve.sh $(BIN)/mlserve
@@ -48,9 +50,11 @@ check: $(STAMPS)/dev ## Formats, lints, types, stub and layers
 	$(BIN)/stubtest --mypy-config-file pyproject.toml mlserve._core
 	$(BIN)/python -m pytest tests/unit/test_layers.py tests/unit/test_generated.py
 
-bench: $(STAMPS)/release $(STAMPS)/tools ## Measure; writes benchmarks/results
-	mkdir -p benchmarks/results
-	$(BIN)/python -m pytest benchmarks --benchmark-only --timeout 600 --benchmark-json benchmarks/results/client.json
+bench: $(STAMPS)/release $(STAMPS)/tools ## Measure; prints tables, writes benchmarks/results
+	cargo build --release --locked --package mlserve-server
+	$(BIN)/python benchmarks/run.py $(BENCH)
+	$(if $(BENCH),,$(BIN)/python -m pytest benchmarks --benchmark-only --timeout 600 \
+		--benchmark-json benchmarks/results/client.json)
 
 protos: $(STAMPS)/tools ## Write the protocol's Python modules from protos/
 	$(BIN)/python protos/generate.py
@@ -58,6 +62,9 @@ protos: $(STAMPS)/tools ## Write the protocol's Python modules from protos/
 models: $(STAMPS)/training ## Train the example models and make the benchmark models again
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)-training/bin/python -W ignore examples/train_models.py
 	$(VENV)-training/bin/python benchmarks/make_models.py
+
+reference: ## Write docs/reference from the settings, errors and metrics in the code
+	UPDATE_REFERENCE=1 cargo test --package mlserve-server --locked --test reference
 
 deny: ## Check licences, sources and layers of all dependencies (installs cargo-deny if missing)
 	command -v cargo-deny > /dev/null || cargo install --locked cargo-deny

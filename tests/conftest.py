@@ -118,6 +118,21 @@ def example_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerP
         yield start(EXAMPLE_MODELS)
 
 
+@pytest.fixture(scope="session")
+def graph_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of the graphs that tests build."""
+    from tests import graphs  # noqa: PLC0415 -- onnx takes half a second, which most tests do not need
+
+    return graphs.write_all(tmp_path_factory.mktemp("graphs"))
+
+
+@pytest.fixture(scope="session")
+def graph_server(tmp_path_factory: pytest.TempPathFactory, graph_folder: Path) -> Iterator[ServerProcess]:
+    """One process that serves those graphs and tells who shared a batch; tests must leave it as it was."""
+    with serving(tmp_path_factory.mktemp("graph-server")) as start:
+        yield start(graph_folder, "--report-batches")
+
+
 @pytest.fixture
 def in_process_server() -> Iterator[Server]:
     """The example models, served by this very process."""

@@ -1,0 +1,161 @@
+"""Unmodified `tritonclient` behind one face: five ways to ask, one way to read the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import ml_dtypes
+import numpy as np
+import tritonclient.grpc
+import tritonclient.grpc.aio
+import tritonclient.http
+import tritonclient.http.aio
+
+from tests.graphs import DATATYPES
+from tests.reference import Arrays
+
+# Longer than any answer takes on a busy machine, shorter than the time a test has.
+ANSWER_LIMIT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One inference, as a test writes it down.
+
+    Attributes:
+        datatypes: Of the inputs, by name.
+        binary: Whether tensors travel as bytes beside the JSON (HTTP only).
+        options: Further keyword arguments of the client's own `infer`.
+    """
+
+    model: str
+    inputs: Arrays
+    datatypes: Mapping[str, str]
+    outputs: Sequence[str] = ()
+    binary: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: arrays as the server's bytes say (BF16 as uint16, BYTES as objects), and its head."""
+
+    arrays: dict[str, np.ndarray[Any, np.dtype[Any]]]
+    parameters: dict[str, Any]
+    model_name: str
+    model_version: str
+    id: str
+
+
+Ask: TypeAlias = Callable[[str, Asked], Reply]
+
+
+def grpc(address: str, asked: Asked) -> Reply:
+    """The blocking gRPC client."""
+    with tritonclient.grpc.InferenceServerClient(address) as client:
+        return _grpc_reply(client.infer(**_arguments(tritonclient.grpc, asked)))
+
+
+def grpc_aio(address: str, asked: Asked) -> Reply:
+    """The asyncio gRPC client."""
+
+    async def ask() -> Any:
+        async with tritonclient.grpc.aio.InferenceServerClient(address) as client:
+            return await client.infer(**_arguments(tritonclient.grpc.aio, asked))
+
+    return _grpc_reply(asyncio.run(ask()))
+
+
+def stream(address: str, asked: Asked) -> Reply:
+    """One request on a stream of the blocking gRPC client."""
+    (reply,) = stream_all(address, [asked])
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def http(address: str, asked: Asked) -> Reply:
+    """The blocking HTTP client."""
+    with tritonclient.http.InferenceServerClient(address) as client:
+        return _http_reply(client.infer(**_arguments(tritonclient.http, asked)))
+
+
+def http_aio(address: str, asked: Asked) -> Reply:
+    """The asyncio HTTP client."""
+
+    async def ask() -> Any:
+        async with tritonclient.http.aio.InferenceServerClient(address) as client:
+            return await client.infer(**_arguments(tritonclient.http.aio, asked))
+
+    return _http_reply(asyncio.run(ask()))
+
+
+CLIENTS: dict[str, Ask] = {"grpc": grpc, "grpc_aio": grpc_aio, "stream": stream, "http": http, "http_aio": http_aio}
+
+
+def stream_all(
+    address: str, requests: Sequence[Asked], headers: Mapping[str, str] | None = None
+) -> list[Reply | Exception]:
+    """Sends all requests on one stream before it reads, and returns the replies in the order they came."""
+    replies: queue.Queue[Reply | Exception] = queue.Queue()
+
+    def received(result: Any, error: Any) -> None:
+        replies.put(error if error is not None else _grpc_reply(result))
+
+    with tritonclient.grpc.InferenceServerClient(address) as client:
+        client.start_stream(received, headers=dict(headers or {}))
+        for asked in requests:
+            client.async_stream_infer(**_arguments(tritonclient.grpc, asked))
+        return [replies.get(timeout=ANSWER_LIMIT_S) for _ in requests]
+
+
+def _arguments(module: Any, asked: Asked) -> dict[str, Any]:
+    is_http = module.__name__.startswith("tritonclient.http")
+    inputs = []
+    for name, array in asked.inputs.items():
+        datatype = asked.datatypes[name]
+        tensor = module.InferInput(name, list(array.shape), datatype)
+        sent = array.view(ml_dtypes.bfloat16) if datatype == "BF16" else array
+        tensor.set_data_from_numpy(sent, **({"binary_data": asked.binary} if is_http else {}))
+        inputs.append(tensor)
+    wanted = {"binary_data": asked.binary} if is_http else {}
+    outputs = [module.InferRequestedOutput(name, **wanted) for name in asked.outputs]
+    return {"model_name": asked.model, "inputs": inputs, "outputs": outputs or None, **asked.options}
+
+
+def _array(result: Any, name: str, datatype: str) -> np.ndarray[Any, np.dtype[Any]]:
+    found = result.as_numpy(name)
+    assert found is not None, f"the client finds no output '{name}'"
+    array = np.asarray(found)
+    if datatype == "BF16":
+        return np.ascontiguousarray(array).view(np.uint16)
+    if datatype == "BYTES":
+        texts = np.empty(array.size, np.object_)
+        texts[:] = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel()]
+        return texts.reshape(array.shape)
+    return array.astype(DATATYPES[datatype].carrier, copy=False)
+
+
+def _grpc_reply(result: Any) -> Reply:
+    response = result.get_response()
+    arrays = {output.name: _array(result, output.name, output.datatype) for output in response.outputs}
+    parameters = {
+        name: getattr(item, item.WhichOneof("parameter_choice")) for name, item in response.parameters.items()
+    }
+    return Reply(arrays, parameters, response.model_name, response.model_version, response.id)
+
+
+def _http_reply(result: Any) -> Reply:
+    response = result.get_response()
+    arrays = {output["name"]: _array(result, output["name"], output["datatype"]) for output in response["outputs"]}
+    return Reply(
+        arrays,
+        response.get("parameters", {}),
+        response["model_name"],
+        response["model_version"],
+        response.get("id", ""),
+    )
