@@ -29,7 +29,7 @@ PYTHON_SOURCES := pyproject.toml $(shell find python -type f \( -name '*.py' -o 
 # The wheel's library, which Rust tests load.
 ORT_LIBRARY = $$(PYTHONPATH=python $(BIN)/python -m mlserve.serving.runtime)
 
-.PHONY: help serve test check bench protos models reference deny clean
+.PHONY: help serve test loom check bench protos models reference deny clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -39,6 +39,7 @@ serve: $(STAMPS)/release ## Build the release, serve the example models, send on
 
 test: $(STAMPS)/dev ## Build for development and run every test
 	MLSERVE_ORT_LIB=$(ORT_LIBRARY) cargo test --workspace --locked
+	$(MAKE) --no-print-directory loom
 	$(BIN)/python -m pytest
 
 check: $(STAMPS)/dev ## Formats, lints, types, stub and layers
@@ -49,6 +50,10 @@ check: $(STAMPS)/dev ## Formats, lints, types, stub and layers
 	$(BIN)/mypy
 	$(BIN)/stubtest --mypy-config-file pyproject.toml mlserve._core
 	$(BIN)/python -m pytest tests/unit/test_layers.py tests/unit/test_generated.py
+
+# Loom replaces the locks of the whole build, so it has a target directory of its own.
+loom: ## Try every interleaving where threads meet (part of make test)
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom cargo test --locked -p mlserve-core --test loom
 
 bench: $(STAMPS)/release $(STAMPS)/tools ## Measure; prints tables, writes benchmarks/results
 	cargo build --release --locked --package mlserve-server

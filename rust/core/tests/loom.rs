@@ -1,4 +1,4 @@
-//! Where threads meet: every interleaving of two loops and an instance, up to loom's bound. `make loom` runs it.
+//! Where threads meet: every interleaving of two loops and an instance, up to two preemptions. `make loom` runs it.
 #![cfg(loom)]
 
 mod support;

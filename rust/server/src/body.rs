@@ -5,6 +5,7 @@
 //! twice its size however it was cut up. Must not know what the bytes mean.
 
 use std::future::poll_fn;
+use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -75,7 +76,7 @@ impl RequestBody {
             RequestBody::Http1(body) => loop {
                 match ready!(Pin::new(&mut *body).poll_frame(cx)) {
                     None => return Poll::Ready(None),
-                    Some(Err(_)) => return Poll::Ready(Some(Err(gone()))),
+                    Some(Err(error)) => return Poll::Ready(Some(Err(unreadable(&error)))),
                     Some(Ok(frame)) => {
                         if let Ok(bytes) = frame.into_data() {
                             return Poll::Ready(Some(Ok(bytes)));
@@ -319,6 +320,18 @@ fn out_of_budget(bytes: usize) -> Error {
 #[cold]
 pub(crate) fn too_slow() -> Error {
     Error::new(Kind::SlowClient, "the body arrived too slowly")
+}
+
+/// Who breaks the framing is still there and can be told; who went away cannot.
+#[cold]
+fn unreadable(error: &hyper::Error) -> Error {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
+            Error::invalid("the body is not what its transfer-encoding says: a chunk is malformed")
+        }
+        _ => gone(),
+    }
 }
 
 #[cold]
