@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 # The built-in part of `signal`: the rest costs the start milliseconds and is not needed.
-import _signal
-import signal
+import _signal  # type: ignore[import-not-found]
 import sys
 from collections.abc import Sequence
 
@@ -22,10 +21,8 @@ def run(arguments: Sequence[str]) -> int:
     except ImportError as error:
         print(f"mlserve: the extension module cannot be loaded: {error}", file=sys.stderr)  # noqa: T201
         return _USAGE
-    # The core drains on Ctrl-C. Python's own handler would be called too, and make a failure of the clean end.
-    previous = _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     # The core catches signals itself. Python's own handler would run as well, and end the process after a clean stop.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    previous = _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     try:
         return _core.run_cli(list(arguments), find_ort_library())
     except MlserveError as error:
