@@ -188,12 +188,7 @@ def test_a_batch_is_never_larger_than_its_maximum(server: ServerProcess) -> None
     [
         100,
         10,
-        pytest.param(
-            2,
-            marks=pytest.mark.xfail(
-                reason="the retry budget runs out, and then good rows fail with the batch that they share", strict=True
-            ),
-        ),
+        2,
     ],
 )
 def test_bad_rows_hurt_only_their_senders(server: ServerProcess, graph_folder: Path, every: int) -> None:

@@ -181,7 +181,6 @@ def test_readers_that_never_read_are_cut_off_and_their_bytes_come_back(server: S
         )
 
 
-@pytest.mark.xfail(reason="the runtime's arena keeps what the largest runs at once have needed", strict=True)
 def test_memory_of_answers_that_nobody_read_goes_back_to_the_system(server: ServerProcess) -> None:
     with ExitStack() as stack:
         slow_readers(server, stack, READERS)

@@ -11,13 +11,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
+    loops: usize,
     drawn: AtomicUsize,
 }
 
 impl Budget {
-    /// A budget of `limit` units.
+    /// A budget of `limit` units for one loop.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, drawn: AtomicUsize::new(0) })
+        Self::shared_by(limit, 1)
+    }
+
+    /// A budget of `limit` units for `loops` loops.
+    pub fn shared_by(limit: usize, loops: usize) -> Arc<Self> {
+        Arc::new(Self { limit, loops: loops.max(1), drawn: AtomicUsize::new(0) })
     }
 
     /// Units that may be held at once.
@@ -54,8 +60,9 @@ pub struct LocalBudget {
 impl LocalBudget {
     /// A part of `shared` that draws and gives back `chunk` units at a time.
     pub fn new(shared: Arc<Budget>, chunk: usize) -> Arc<Self> {
-        // A chunk larger than a sixteenth of the budget would let two loops starve each other.
-        let chunk = chunk.min(shared.limit() / 16).max(1);
+        // Each loop keeps up to two chunks idle; all of them together a quarter of the budget at most. A budget too small
+        // for that is drawn on unit by unit.
+        let chunk = chunk.min(shared.limit / (8 * shared.loops));
         Arc::new(Self { shared, chunk, idle: AtomicUsize::new(0) })
     }
 
@@ -74,7 +81,7 @@ impl LocalBudget {
     fn top_up(&self, units: usize) -> bool {
         let had = self.idle.swap(0, Ordering::AcqRel);
         let missing = units.saturating_sub(had);
-        let in_chunks = missing.checked_next_multiple_of(self.chunk).filter(|&drawn| self.shared.draw(drawn));
+        let in_chunks = missing.checked_next_multiple_of(self.chunk.max(1)).filter(|&drawn| self.shared.draw(drawn));
         // Near the limit a whole chunk may not fit where the units themselves do.
         let drawn = in_chunks.or_else(|| self.shared.draw(missing).then_some(missing));
         self.idle.fetch_add(drawn.map_or(had, |drawn| had + drawn - units), Ordering::AcqRel);
@@ -167,6 +174,17 @@ mod tests {
         assert!(loops[0].reserve(900).is_some());
         drop(loops);
         assert_eq!(budget.drawn(), 0);
+    }
+
+    #[test]
+    fn a_budget_smaller_than_the_number_of_loops_serves_each_in_turn() {
+        let budget = Budget::shared_by(1, 4);
+        let loops: Vec<_> = (0..4).map(|_| LocalBudget::new(Arc::clone(&budget), 64)).collect();
+        for local in loops.iter().chain(&loops) {
+            let held = local.reserve(1).expect("nobody else holds it");
+            assert!(loops[0].reserve(1).is_none());
+            drop(held);
+        }
     }
 
     #[test]

@@ -48,13 +48,24 @@ impl Runner {
                 outcomes.extend(entries.drain(..).map(|entry| entry.refuse(blame(&error))));
                 continue;
             }
+            if !version.retries.withdraw() {
+                self.run_each(version, slot, entries, outcomes);
+                continue;
+            }
             let later = entries.split_off(entries.len() / 2);
             for half in [entries, later] {
-                if !version.retries.withdraw() {
-                    outcomes.extend(half.into_iter().map(|entry| entry.refuse(shared_fate())));
-                } else if let Err(half) = self.run_once(version, slot, half, true, outcomes) {
+                if let Err(half) = self.run_once(version, slot, half, true, outcomes) {
                     failed.push(half);
                 }
+            }
+        }
+    }
+
+    /// Runs entries of a failed batch one by one: what it would have cost not to batch them.
+    fn run_each(&mut self, version: &Version, slot: &Slot, entries: Vec<Entry>, outcomes: &mut Vec<Outcome>) {
+        for entry in entries {
+            if let Err((alone, error)) = self.run_once(version, slot, vec![entry], true, outcomes) {
+                outcomes.extend(alone.into_iter().map(|entry| entry.refuse(blame(&error))));
             }
         }
     }
@@ -145,11 +156,4 @@ fn scatter(
 fn blame(error: &RunError) -> Error {
     let kind = if error.is_input_fault { Kind::InvalidArgument } else { Kind::Internal };
     Error::new(kind, error.text.clone())
-}
-
-/// The error of requests that failed together and may not be tried apart any more.
-#[cold]
-fn shared_fate() -> Error {
-    // Names nothing of the failure: it may be about another caller's values.
-    Error::internal("a batch that this request shared failed, and too many fail to try each alone; send it again")
 }

@@ -124,7 +124,8 @@ impl Times {
 }
 
 fn worthwhile(cells: &[Cell; ROW_BUCKETS], max_rows: usize) -> usize {
-    let Some(alone) = cells[0].known_mean() else { return max_rows };
+    // Without a time for one row, or with one below what the clock shows, batching has nothing to lose.
+    let Some(alone) = cells[0].known_mean().filter(|&alone| alone > 0.0) else { return max_rows };
     let per_row = |bucket: usize| Some(cells[bucket].known_mean()? / (1_u32 << bucket) as f32);
     let largest_known = (1..ROW_BUCKETS).rev().find(|&bucket| per_row(bucket).is_some());
     let Some(largest_known) = largest_known else { return max_rows };

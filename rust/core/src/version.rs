@@ -100,10 +100,11 @@ impl Version {
 
     /// How batches of this version are formed now.
     pub fn forming(&self) -> Forming {
+        let one_by_one = self.retries.is_spent();
         Forming {
-            max_rows: self.times.worthwhile_rows().min(self.max_rows()),
+            max_rows: if one_by_one { 1 } else { self.times.worthwhile_rows().min(self.max_rows()) },
             max_delay: Duration::from_micros(self.settings.max_delay_us),
-            shared: self.spec.batching.is_allowed(),
+            shared: self.spec.batching.is_allowed() && !one_by_one,
         }
     }
 

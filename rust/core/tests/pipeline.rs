@@ -98,7 +98,31 @@ fn a_sender_of_bad_rows_cannot_multiply_runs_without_end() {
         bench.flush();
     }
     let runs = bench.backend.runs().len();
-    assert!(runs < requests / 10, "{runs} runs for {requests} bad requests");
+    assert!(runs < requests + 1_000, "hardly more than not batching: {runs} runs for {requests} bad requests");
+}
+
+#[test]
+fn a_flood_of_bad_rows_fails_nobody_else() {
+    let mut bench = Bench::with(defaults());
+    // Every run takes as long, whatever its rows: batching pays.
+    *bench.backend.takes.lock().unwrap() = Some((bench.clock.clone(), Duration::from_micros(2)));
+    for _ in 0..100 {
+        let good: Vec<Caller> = (0..16)
+            .map(|n| {
+                bench.send(&[&[POISON]]);
+                bench.send(&[&[n as f32]])
+            })
+            .collect();
+        bench.flush();
+        bench.receive_until(|| good.iter().all(Caller::is_answered));
+        assert!(good.iter().enumerate().all(|(n, caller)| caller.only().values() == [n as f32 * 2.0]));
+    }
+    for _ in 0..20 {
+        let callers: Vec<Caller> = (0..64).map(|n| bench.send(&[&[n as f32]])).collect();
+        bench.flush();
+        bench.receive_until(|| callers.iter().all(Caller::is_answered));
+    }
+    assert_eq!(bench.backend.runs().last(), Some(&64), "it batches again");
 }
 
 #[test]

@@ -126,6 +126,13 @@ impl Limit {
     }
 }
 
+/// The length that a gRPC message's prefix announces, if the prefix came in one piece, as it does unless a sender takes
+/// pains: then a message that is too large is refused before it has come.
+fn announced(piece: &[u8]) -> Option<usize> {
+    let (_, length) = piece.get(..5)?.split_first()?;
+    Some(u32::from_be_bytes(length.try_into().ok()?) as usize)
+}
+
 /// A body as it comes in.
 #[derive(Debug)]
 pub(crate) struct Collector {
@@ -180,6 +187,10 @@ impl Collector {
                     return Err(out_of_budget(len));
                 }
             }
+        }
+        let is_first = self.gathered.len == 0;
+        if is_first && self.limit.framing > 0 && announced(&piece).is_some_and(|length| length > self.limit.message) {
+            return Err(self.limit.exceeded());
         }
         self.gathered.push(piece);
         if self.gathered.len > LAZY_WINDOW {

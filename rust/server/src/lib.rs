@@ -13,6 +13,7 @@ mod connection;
 mod event_loop;
 pub mod front;
 mod grpc;
+mod housekeeping;
 mod http;
 mod http1;
 mod http2;

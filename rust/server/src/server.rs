@@ -29,7 +29,7 @@ use crate::loader::{self, LoadReport, Startup};
 use crate::process::Process;
 use crate::repository::{self, Found};
 use crate::status::{Phase, Status};
-use crate::{metrics, resources, telemetry};
+use crate::{housekeeping, metrics, resources, telemetry};
 
 /// Most connections that are allowed if no number is set and the process may open enough files.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -230,13 +230,13 @@ fn process(settings: Settings, clock: Clock) -> Result<Process, String> {
         plan: Arc::clone(&plan),
         clock: clock.clone(),
         limits: settings.limits.clone(),
-        requests: Budget::new(settings.limits.requests_in_flight),
+        requests: Budget::shared_by(settings.limits.requests_in_flight, loops),
         occupancy: Occupancy::new(loops),
         refused: (0..loops).map(|_| Refused::default()).collect(),
     };
     Ok(Process {
         status: Status::new(settings.server.strict_readiness),
-        bytes: Budget::new(settings.limits.byte_budget),
+        bytes: Budget::shared_by(settings.limits.byte_budget, loops),
         access_log: access_log.map_err(|error| format!("the access log could not be started: {error}"))?,
         shared: Arc::new(shared),
         plan,
@@ -310,8 +310,10 @@ async fn run_front(process: &Arc<Process>, acceptor: Rc<Acceptor>, listeners: Li
     }
     let metrics = front::serve_metrics(listeners.metrics, Arc::clone(process), Rc::clone(&acceptor));
     let metrics = tokio::task::spawn_local(metrics);
+    let housekeeping = tokio::task::spawn_local(housekeeping::run(Arc::clone(process)));
     front::wait_for_the_end(process, stop, &acceptor, accepting).await;
     metrics.abort();
+    housekeeping.abort();
 }
 
 /// Ends the instances of every version and gives their memory back, so that nothing outlives the server.
