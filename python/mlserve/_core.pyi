@@ -9,6 +9,7 @@ _ParameterValue: TypeAlias = bool | int | float | str
 _Input: TypeAlias = tuple[str, str, Sequence[int], Buffer]
 _Output: TypeAlias = tuple[str, str, list[int], bytes]
 
+__all__ = ["Server", "__version__", "error_table", "run_cli"]
 __version__: str
 
 def run_cli(args: Sequence[str], ort_library: str | None = None) -> int: ...

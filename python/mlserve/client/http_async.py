@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -92,7 +91,7 @@ class AsyncHttpTransport:
                 body = await answer.read()
                 found = {name.lower(): value for name, value in answer.headers.items()}
                 return codec.HttpAnswer(answer.status, found, body)
-        except (asyncio.TimeoutError, TimeoutError) as error:
+        except TimeoutError as error:
             raise DeadlineExceededError(f"no answer from {self._where} in {call.timeout_s} s") from error
         except aiohttp.ClientError as error:
             raise UnavailableError(f"cannot reach {self._where}: {error}") from error

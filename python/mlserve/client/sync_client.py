@@ -12,7 +12,7 @@ from mlserve.errors import DeadlineExceededError, InvalidArgumentError, NotFound
 from mlserve.types import InferRequest, InferResult, ModelMetadata, ServerMetadata
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from mlserve.client.grpc_sync import GrpcTransport
     from mlserve.client.http_sync import HttpTransport

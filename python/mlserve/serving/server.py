@@ -20,7 +20,7 @@ from mlserve.tensors import decode
 from mlserve.types import InferRequest, InferResult
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from mlserve.types import ParameterValue, TensorLike
 
