@@ -94,12 +94,6 @@ impl Pool {
         self.wake.notify_all();
     }
 
-    /// Whether nothing is queued and no instance works.
-    pub fn is_quiet(&self, instances: usize) -> bool {
-        let state = lock(&self.state);
-        state.queue.is_empty() && state.idle + state.stopped.len() >= instances.max(1)
-    }
-
     /// Wakes an idle instance for what is queued, or starts one.
     fn call_one(&self, version: &Arc<Version>, mut state: MutexGuard<'_, State>) {
         if state.queue.is_empty() {

@@ -22,6 +22,6 @@ mod value;
 mod warmup;
 
 pub use error::{LoadError, LoadErrorKind};
-pub use load::{GraphFacts, LoadOptions, LoadTimes, LoadedModel, load};
+pub use load::{GraphFacts, LoadOptions, LoadTimes, LoadedModel, load, load_watched};
 pub use memory::release_memory;
 pub use runtime::{MINIMUM_VERSION, Runtime, RuntimeOptions};

@@ -151,6 +151,16 @@ impl Candidate<'_> {
 ///
 /// **Errors:** the file is unreadable, damaged, leaves its directory, or cannot be served; the text says what to do.
 pub fn load(runtime: &Arc<Runtime>, path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
+    load_watched(runtime, path, options, &mut || ())
+}
+
+/// As [`load`]; calls `warming` once the session is made and its probes begin.
+pub fn load_watched(
+    runtime: &Arc<Runtime>,
+    path: &Path,
+    options: &LoadOptions,
+    warming: &mut dyn FnMut(),
+) -> Result<LoadedModel, LoadError> {
     let start = now();
     let (model, model_bytes) = file::read(path)?;
     let findings = check::check(&model, path)?;
@@ -160,6 +170,7 @@ pub fn load(runtime: &Arc<Runtime>, path: &Path, options: &LoadOptions) -> Resul
     let checked = now();
     let session = candidate.session(options.threads.unwrap_or(1).max(1))?;
     let made = now();
+    warming();
     let proven = proof::prove(&mut candidate, &session, options)?;
     let tried = now();
     let warm = warmup::warm_up(&candidate, session, &proven, options)?;

@@ -42,8 +42,7 @@ pub(crate) fn announce(process: &Process, found: &[Found]) {
 fn loading(found: &[Found]) -> Slots {
     let mut slots = Slots::new();
     for each in found {
-        let slot = Slot { state: State::Loading, version: None };
-        slots.entry(each.name.clone()).or_default().insert(each.version, slot);
+        slots.entry(each.name.clone()).or_default().insert(each.version, not_ready(State::Loading));
     }
     slots
 }
@@ -62,11 +61,14 @@ pub(crate) fn load_all(
             break;
         }
         let begun = process.clock.now();
-        let result = load(process, runtime, mailboxes, each);
+        let result = load(process, runtime, mailboxes, each, &mut || {
+            slots.entry(each.name.clone()).or_default().insert(each.version, not_ready(State::Warming));
+            publish(process, &slots);
+        });
         let took = process.clock.now().saturating_duration_since(begun);
         let slot = match &result {
             Ok(version) => Slot { state: State::Ready, version: Some(Arc::clone(version)) },
-            Err(reason) => Slot { state: State::Failed(reason.clone()), version: None },
+            Err(reason) => not_ready(State::Failed(reason.clone())),
         };
         let result = result.map(|version| batching(&version));
         report(each, &result, took);
@@ -75,6 +77,10 @@ pub(crate) fn load_all(
         reports.push(LoadReport { found: each.clone(), result, took });
     }
     reports
+}
+
+fn not_ready(state: State) -> Slot {
+    Slot { state, version: None }
 }
 
 fn publish(process: &Process, slots: &Slots) {
@@ -88,6 +94,7 @@ fn load(
     runtime: &Result<Arc<Runtime>, LoadError>,
     mailboxes: &Arc<[Arc<dyn Mailbox>]>,
     found: &Found,
+    warming: &mut dyn FnMut(),
 ) -> Result<Arc<Version>, String> {
     let runtime = runtime.as_ref().map_err(|error| error.text().to_owned())?;
     let settings = model_settings(&process.settings, &found.name);
@@ -99,7 +106,8 @@ fn load(
         instances: positive(settings.instances),
         ..LoadOptions::default()
     };
-    let loaded = mlserve_ort::load(runtime, &found.path, &options).map_err(|error| error.text().to_owned())?;
+    let loaded =
+        mlserve_ort::load_watched(runtime, &found.path, &options, warming).map_err(|error| error.text().to_owned())?;
     let row_bytes = row_bytes(&loaded);
     let warmup = loaded.warmup.iter().map(|&(rows, took)| (rows, row_bytes, took)).collect();
     let spec = ModelSpec {
