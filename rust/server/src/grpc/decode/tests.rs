@@ -274,10 +274,11 @@ fn what_is_not_offered_says_so() {
         let choice = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(1)) };
         HashMap::from([(key.to_owned(), choice)])
     };
-    for key in ["classification", "shared_memory_region"] {
+    for (key, what) in [("classification", "classification"), ("shared_memory_region", "shared memory")] {
         let output = InferRequestedOutputTensor { name: "y".to_owned(), parameters: parameter(key) };
         let request = ModelInferRequest { outputs: vec![output], ..Default::default() };
-        assert_eq!(refusal(&request), (Kind::NotOffered, format!("output 'y': the parameter '{key}' is not offered")));
+        let text = format!("{what} is not offered by this server; tensor 'y' asks for it");
+        assert_eq!(refusal(&request), (Kind::NotOffered, text));
     }
     let mut request = ModelInferRequest { inputs: vec![input("x", "FP32", &[1])], ..Default::default() };
     request.inputs[0].parameters = parameter("shared_memory_region");
