@@ -120,17 +120,24 @@ impl Limit {
         self.message.saturating_add(self.framing)
     }
 
+    /// Refuses a gRPC message by the length that its prefix announces, before it has come. A prefix in several pieces is
+    /// left to whoever reads the whole body.
+    fn check_announced(self, piece: &[u8]) -> Result<()> {
+        let Some(&[_, ref length @ ..]) = piece.first_chunk::<5>() else { return Ok(()) };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length <= self.message {
+            return Ok(());
+        }
+        Err(Error::too_large(format!(
+            "the message has {length} bytes, as its prefix says; at most {} are allowed (limits.max_body_bytes)",
+            self.message
+        )))
+    }
+
     #[cold]
     fn exceeded(self) -> Error {
         Error::too_large(format!("the body is larger than {} bytes, which is the limit", self.message))
     }
-}
-
-/// The length that a gRPC message's prefix announces, if the prefix came in one piece, as it does unless a sender takes
-/// pains: then a message that is too large is refused before it has come.
-fn announced(piece: &[u8]) -> Option<usize> {
-    let (_, length) = piece.get(..5)?.split_first()?;
-    Some(u32::from_be_bytes(length.try_into().ok()?) as usize)
 }
 
 /// A body as it comes in.
@@ -189,8 +196,8 @@ impl Collector {
             }
         }
         let is_first = self.gathered.len == 0;
-        if is_first && self.limit.framing > 0 && announced(&piece).is_some_and(|length| length > self.limit.message) {
-            return Err(self.limit.exceeded());
+        if is_first && self.limit.framing > 0 {
+            self.limit.check_announced(&piece)?;
         }
         self.gathered.push(piece);
         if self.gathered.len > LAZY_WINDOW {
