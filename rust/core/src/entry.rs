@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::budget::Reservation;
-use crate::error::{Error, Result};
-use crate::join::Join;
+use crate::error::{Error, Kind, Result};
+use crate::join::{Held, Join};
 use crate::request::{Answer, BatchPlace, Output, Protocol, Reply, Text};
 use crate::stats::{Slot, nanoseconds};
 use crate::validate::CheckedInput;
@@ -63,8 +63,10 @@ pub struct Ticket {
     pub arrived: Instant,
     /// The loop it came from, by number.
     pub home: usize,
-    /// The bytes it holds.
+    /// The bytes it holds: its own, and those that its answer is expected to have.
     pub reservation: Option<Reservation>,
+    /// Of these, the bytes of the answer.
+    pub expected: usize,
     /// Its place among the requests in flight.
     pub in_flight: Option<Reservation>,
 }
@@ -123,15 +125,15 @@ impl Outcome {
     /// Answers the caller, on the loop the request came from, and counts it in that loop's `slot`.
     pub fn deliver(self, version: &Version, slot: &Slot, max_response_bytes: usize, now: Instant) {
         let Outcome { ticket, result, timing } = self;
-        let Ticket { waiter, id, protocol, arrived, home: _, reservation, in_flight } = ticket;
-        let (reply, result, (reservation, in_flight)) = match waiter {
-            Waiter::Caller(reply) => (reply, result, (reservation, in_flight)),
+        let Ticket { waiter, id, protocol, arrived, home: _, reservation, expected, in_flight } = ticket;
+        let (reply, result, Held { reservation, expected, in_flight }) = match waiter {
+            Waiter::Caller(reply) => (reply, result, Held { reservation, expected, in_flight }),
             Waiter::Part { join, index } => match join.finish(index, result) {
                 Some(whole) => whole,
                 None => return,
             },
         };
-        let answered = result.and_then(|rows| hold(rows, reservation, max_response_bytes));
+        let answered = result.and_then(|rows| hold(rows, reservation, expected, max_response_bytes));
         match answered {
             Ok((rows, reservation)) => {
                 let count = rows.rows as u64;
@@ -148,10 +150,11 @@ impl Outcome {
     }
 }
 
-/// Holds the answer's bytes beside the request's, until the answer is written.
+/// Holds the answer's bytes beside the request's, until the answer is written; `expected` of them are held already.
 fn hold(
     rows: Rows,
     mut reservation: Option<Reservation>,
+    expected: usize,
     max_response_bytes: usize,
 ) -> Result<(Rows, Option<Reservation>)> {
     let bytes: usize = rows.outputs.iter().map(|output| output.data.len()).sum();
@@ -160,11 +163,17 @@ fn hold(
             "the answer has {bytes} bytes; at most {max_response_bytes} are allowed (limits.max_response_bytes)"
         )));
     }
-    if reservation.as_mut().is_some_and(|held| !held.grow(bytes)) {
-        return Err(Error::new(
-            crate::error::Kind::OutOfBudget,
-            format!("the {bytes} bytes of the answer would exceed the server's byte budget"),
-        ));
+    let fits = reservation.as_mut().is_none_or(|held| {
+        held.shrink_to(held.units().saturating_sub(expected.saturating_sub(bytes)));
+        held.grow(bytes.saturating_sub(expected))
+    });
+    if !fits {
+        return Err(answer_out_of_budget(bytes));
     }
     Ok((rows, reservation))
+}
+
+#[cold]
+pub(crate) fn answer_out_of_budget(bytes: usize) -> Error {
+    Error::new(Kind::OutOfBudget, format!("the {bytes} bytes of the answer would exceed the server's byte budget"))
 }

@@ -26,8 +26,16 @@ struct State {
     held: Held,
 }
 
-/// What the whole request holds until it is answered: its bytes, and its place among the requests in flight.
-pub(crate) type Held = (Option<Reservation>, Option<Reservation>);
+/// What the whole request holds until it is answered.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// Its bytes, and those that its answer is expected to have.
+    pub(crate) reservation: Option<Reservation>,
+    /// Of these, the bytes of the answer.
+    pub(crate) expected: usize,
+    /// Its place among the requests in flight.
+    pub(crate) in_flight: Option<Reservation>,
+}
 
 impl Join {
     /// Whether the other parts need not run any more: the caller is gone, or a part has failed.
@@ -63,7 +71,7 @@ impl Join {
 /// **Cost:** no copy; the parts are views. Joining copies the outputs once.
 pub fn cut(entry: Entry, spec: &ModelSpec, max_rows: usize) -> Vec<Entry> {
     let Entry { inputs, outputs, rows, key, bytes: _, level, deadline, queue_deadline, ticket } = entry;
-    let Ticket { waiter, id, protocol, arrived, home, reservation, in_flight } = ticket;
+    let Ticket { waiter, id, protocol, arrived, home, reservation, expected, in_flight } = ticket;
     let Waiter::Caller(reply) = waiter else { unreachable!("a part is never cut again: it has at most max_rows rows") };
     let count = rows.div_ceil(max_rows);
     let join = Arc::new(Join(Mutex::new(State {
@@ -71,7 +79,7 @@ pub fn cut(entry: Entry, spec: &ModelSpec, max_rows: usize) -> Vec<Entry> {
         parts: (0..count).map(|_| None).collect(),
         missing: count,
         error: None,
-        held: (reservation, in_flight),
+        held: Held { reservation, expected, in_flight },
     })));
     let cutters: Vec<Cutter> =
         inputs.iter().zip(&spec.inputs).map(|(input, spec)| Cutter::new(input, spec.datatype, rows)).collect();
@@ -95,6 +103,7 @@ pub fn cut(entry: Entry, spec: &ModelSpec, max_rows: usize) -> Vec<Entry> {
                     arrived,
                     home,
                     reservation: None,
+                    expected: 0,
                     in_flight: None,
                 },
             }

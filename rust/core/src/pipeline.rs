@@ -12,7 +12,7 @@ use crate::admit::Admission;
 use crate::budget::{Budget, LocalBudget};
 use crate::clock::Clock;
 use crate::config::LimitSettings;
-use crate::entry::{Entry, Outcome, Ticket, Waiter};
+use crate::entry::{Entry, Outcome, Ticket, Waiter, answer_out_of_budget};
 use crate::error::{Error, Kind, Result};
 use crate::join;
 use crate::lane::{self, Lane, Occupancy};
@@ -190,6 +190,13 @@ impl Pipeline {
                 return Err((error, reply));
             }
         };
+        // Before the run, so that what cannot be held is not computed either.
+        let expected = version.expected_answer_bytes(checked.rows);
+        if request.reservation.as_mut().is_some_and(|held| !held.grow(expected)) {
+            let error = answer_out_of_budget(expected);
+            version.loops[self.home].failed(protocol, &error);
+            return Err((error, reply));
+        }
         let policy =
             (version.settings.queue_timeout_us > 0).then(|| Duration::from_micros(version.settings.queue_timeout_us));
         let queue_timeout = match (request.queue_timeout, policy) {
@@ -212,6 +219,7 @@ impl Pipeline {
                 arrived,
                 home: self.home,
                 reservation: request.reservation.take(),
+                expected,
                 in_flight: Some(in_flight),
             },
         };

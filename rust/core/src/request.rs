@@ -155,7 +155,7 @@ pub struct Output {
     pub index: usize,
     /// Dimensions for this request's rows.
     pub shape: Shape,
-    /// A slice of the batch's output.
+    /// The bytes of its rows; the runtime's own memory where the request ran alone.
     pub data: Bytes,
 }
 

@@ -93,6 +93,9 @@ impl Runner {
         let row_bytes = batch.iter().map(|entry| entry.bytes).sum::<usize>() / rows.max(1);
         version.times.learn(rows, row_bytes, ran.compute, version.max_rows());
         version.retries.deposit(rows);
+        if indices.len() == version.spec.outputs.len() {
+            version.learn_answer(ran.tensors.iter().map(|tensor| tensor.data.len()).sum(), rows);
+        }
         scatter(version, &self.clock, batch, rows, &indices, &ran, outcomes);
         Ok(())
     }

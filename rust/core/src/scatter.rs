@@ -1,5 +1,11 @@
-//! Cuts the outputs of a batch apart: each request gets its own rows as a slice, without a copy. Hot path.
+//! Cuts the outputs of a batch apart: each request gets its own rows. Hot path.
+//!
+//! Rows are slices of the batch's output where that is free of consequences: small ones, which the transports copy into
+//! their messages anyway, and the output of a request that ran alone. Large rows of a shared batch are copied here, on the
+//! thread that ran it: a slice would keep the whole batch alive for as long as its reader takes
+//! (docs/decisions/0005-large-rows-are-copied.md).
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::backend::OutputTensor;
@@ -9,6 +15,9 @@ use crate::join::row_bounds;
 use crate::model::ModelSpec;
 use crate::request::Output;
 use crate::tensor::{DataType, ShapeText};
+
+/// Rows up to this size stay slices. Both transports copy them into their messages at once.
+const SLICED_BYTES: usize = 4 << 10;
 
 /// The outputs of one run, with what is needed to cut them by rows.
 #[derive(Debug)]
@@ -72,7 +81,11 @@ impl Cuttable<'_> {
                     RowBytes::Every(bytes) => (offset * bytes, (offset + rows) * bytes),
                     RowBytes::Bounds(bounds) => (bounds[offset], bounds[offset + rows]),
                 };
-                self.tensor.data.slice(start..end)
+                if end - start > SLICED_BYTES {
+                    Bytes::copy_from_slice(&self.tensor.data[start..end])
+                } else {
+                    self.tensor.data.slice(start..end)
+                }
             }
         };
         Output { index: self.index, shape, data }

@@ -349,6 +349,8 @@ fn start_loader(
         let runtime = Runtime::load(library.as_deref().unwrap_or(Path::new("libonnxruntime.so")), options);
         let reports = loader::load_all(&process, &runtime, &mailboxes, &found);
         let took = process.clock.now().saturating_duration_since(begun);
+        // What loading and warm-up needed and serving does not.
+        mlserve_ort::release_memory();
         process.status.advance(Phase::Serving);
         *startup.lock() = Some(Startup { begun, reports, took });
         if process.status.phase() >= Phase::Closing {
