@@ -12,7 +12,7 @@ use crate::resources;
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Growth since the last time that is worth the milliseconds.
-const WORTH_BYTES: usize = 64 << 20;
+const WORTH_BYTES: usize = 32 << 20;
 
 /// Looks after the memory of `process` until dropped.
 pub(crate) async fn run(process: Arc<Process>) {
@@ -23,7 +23,7 @@ pub(crate) async fn run(process: Arc<Process>) {
             // On a thread of its own: health answers come from this one.
             let freed = tokio::task::spawn_blocking(mlserve_ort::release_memory).await;
             if freed.is_ok() {
-                keeper.gave_back(resources::resident_bytes());
+                keeper.gave_back(resources::resident_bytes(), process.bytes.drawn());
             }
         }
     }
@@ -47,8 +47,9 @@ impl Keeper {
         held <= was_held && resident >= floor.saturating_add(held).saturating_add(WORTH_BYTES)
     }
 
-    fn gave_back(&mut self, resident: usize) {
-        self.floor = Some(resident);
+    fn gave_back(&mut self, resident: usize, held: usize) {
+        // What requests hold now is theirs; it must not count as memory that cannot be given back.
+        self.floor = Some(resident.saturating_sub(held));
     }
 }
 
@@ -64,10 +65,12 @@ mod tests {
         assert!(!keeper.look(50 * MB, 0));
         assert!(!keeper.look(600 * MB, 500 * MB), "in use");
         assert!(keeper.look(600 * MB, MB));
-        keeper.gave_back(60 * MB);
+        keeper.gave_back(60 * MB, MB);
         assert!(!keeper.look(60 * MB, 0));
         assert!(keeper.look(200 * MB, 0));
-        keeper.gave_back(190 * MB);
+        keeper.gave_back(190 * MB, 0);
         assert!(!keeper.look(200 * MB, 0), "what did not come back is not asked for again");
+        keeper.gave_back(190 * MB, 100 * MB);
+        assert!(keeper.look(200 * MB, 0), "what was in use then comes back later");
     }
 }
