@@ -7,10 +7,13 @@ machine, the commit and the command. docs/benchmarks.md says what the figures me
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from figures import batching, cpu, latency, machine, memory, slow_reader, start
@@ -41,11 +44,24 @@ def main() -> int:
     )
     status = 0
     try:
-        for name in options.scenarios or SCENARIOS:
-            status |= _run(name, setup, options.out)
+        with _alone():
+            for name in options.scenarios or SCENARIOS:
+                status |= _run(name, setup, options.out)
     finally:
         shutil.rmtree(setup.folder, ignore_errors=True)
     return status
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Waits for other runs on this machine: they would measure each other."""
+    with (Path(tempfile.gettempdir()) / "mlserve-benchmark.lock").open("w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another benchmark run on this machine", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _run(name: str, setup: Setup, out: Path) -> int:
@@ -60,9 +76,15 @@ def _run(name: str, setup: Setup, out: Path) -> int:
     return 1 if report.failures else 0
 
 
+def _scenario(name: str) -> str:
+    if name not in SCENARIOS:
+        raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join(SCENARIOS)}")
+    return name
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measures mlserve, and Triton beside it where it can be started.")
-    parser.add_argument("scenarios", nargs="*", choices=[[], *SCENARIOS], metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("scenarios", nargs="*", type=_scenario, metavar="SCENARIO", help=", ".join(SCENARIOS))
     parser.add_argument(
         "--server",
         type=Path,
