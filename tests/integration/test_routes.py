@@ -91,16 +91,6 @@ def test_an_unknown_rpc_is_unimplemented_and_named(attacked: ServerProcess, path
     assert path in found.grpc_text
 
 
-@pytest.mark.parametrize(
-    "method",
-    ["ModelConfig", "ModelStatistics", "RepositoryIndex", "SystemSharedMemoryStatus", "TraceSetting", "LogSettings"],
-)
-def test_an_rpc_of_the_protocol_that_is_not_offered_is_named(attacked: ServerProcess, method: str) -> None:
-    found = grpc_call(attacked.grpc, b"", f"/inference.GRPCInferenceService/{method}")
-    assert (found.grpc_status, found.code) == (12, "not_offered")
-    assert method in found.grpc_text
-
-
 def test_a_content_type_of_another_codec_is_not_offered(attacked: ServerProcess) -> None:
     found = grpc_call(attacked.grpc, b"", content_type="application/grpc+json")
     assert (found.grpc_status, found.code) == (12, "not_offered")

@@ -32,6 +32,17 @@ pub struct Settings {
 pub struct ServerSettings {
     /// The model repository: a directory `name/version/model.onnx`, or one .onnx file.
     pub models_path: Option<PathBuf>,
+    /// Who decides what is loaded: "none" loads everything once, at the start; "poll" follows the directory; "explicit"
+    /// loads what is asked for, by API.
+    pub model_control_mode: ModelControlMode,
+    /// In mode "poll": seconds between two looks at the directory.
+    pub repository_poll_secs: u64,
+    /// In mode "explicit": models to load at the start, names with commas between them, or "*" for all.
+    pub load_models: String,
+    /// Clients may have tensors read from and written to shared memory of this machine.
+    pub allow_client_shm: bool,
+    /// File that traced requests are written to; without it nothing can be traced.
+    pub trace_file: Option<PathBuf>,
     /// Address to bind. The default answers this machine only.
     pub host: String,
     /// Port for HTTP, h2c and gRPC; 0 picks a free one.
@@ -63,6 +74,11 @@ impl Default for ServerSettings {
     fn default() -> Self {
         Self {
             models_path: None,
+            model_control_mode: ModelControlMode::None,
+            repository_poll_secs: 15,
+            load_models: String::new(),
+            allow_client_shm: false,
+            trace_file: None,
             host: "127.0.0.1".to_owned(),
             http_port: 8000,
             grpc_port: 8001,
@@ -77,6 +93,18 @@ impl Default for ServerSettings {
             report_batches: false,
         }
     }
+}
+
+/// Who decides what is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelControlMode {
+    /// Everything, once.
+    None,
+    /// The directory, looked at now and then.
+    Poll,
+    /// Whoever calls load and unload.
+    Explicit,
 }
 
 /// What one request, one connection and the process may cost.
@@ -127,6 +155,9 @@ pub struct LimitSettings {
     pub max_deadline_ms: u64,
     /// Bytes that the runtime may hold for activations; 0: half of the memory the process may use.
     pub arena_bytes: usize,
+    /// Bytes of model files loaded at once. Above, models are loaded when they are asked for, and the least recently
+    /// used go; 0: no bound, everything stays loaded.
+    pub model_memory_bytes: usize,
 }
 
 impl Default for LimitSettings {
@@ -154,6 +185,7 @@ impl Default for LimitSettings {
             default_deadline_ms: 30_000,
             max_deadline_ms: 300_000,
             arena_bytes: 0,
+            model_memory_bytes: 0,
         }
     }
 }
@@ -228,6 +260,8 @@ pub struct ModelSettings {
     pub threads: usize,
     /// Whether cheap batches run on the event loop itself.
     pub inline: bool,
+    /// Loaded at the start and never evicted, whatever `limits.model_memory_bytes` says.
+    pub pin: bool,
 }
 
 impl Default for ModelSettings {
@@ -244,6 +278,7 @@ impl Default for ModelSettings {
             instances: 0,
             threads: 0,
             inline: true,
+            pin: false,
         }
     }
 }
@@ -276,6 +311,7 @@ impl Settings {
         if self.server.host.is_empty() {
             return Err(invalid("server.host", "\"\"", "an IP address or a host name"));
         }
+        within("server.repository_poll_secs", self.server.repository_poll_secs as usize, 1, 86_400)?;
         within("server.event_loops", self.server.event_loops, 0, 1_024)?;
         within("limits.requests_in_flight", limits.requests_in_flight, 1, 10_000_000)?;
         within("limits.max_body_bytes", limits.max_body_bytes, 1, i32::MAX as usize)?;

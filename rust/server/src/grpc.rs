@@ -19,7 +19,7 @@ use tokio::task::spawn_local;
 
 use self::frame::{Encoded, PREFIX_BYTES, Pieces};
 use self::reply::{InferReply, Responder, off_loop};
-use self::service::Unary;
+use self::service::{Slow, Unary};
 use self::trail::Trail;
 use crate::body::{Collected, Collector, Limit, RequestBody};
 use crate::event_loop::LoopContext;
@@ -53,54 +53,48 @@ enum Rpc {
     Infer,
     InferStream,
     Unary(Unary),
+    Slow(Slow),
     HealthWatch,
     Reflection(&'static str),
-    /// Of the protocol, but not offered here.
-    NotOffered,
     Unknown,
 }
 
 impl Rpc {
     /// The RPC of a path, and the path for the access log.
     fn from_path(path: &str) -> (Self, &'static str) {
-        const CALLS: [(&str, Rpc); 11] = [
-            ("/inference.GRPCInferenceService/ModelInfer", Rpc::Infer),
-            ("/inference.GRPCInferenceService/ModelStreamInfer", Rpc::InferStream),
-            ("/inference.GRPCInferenceService/ServerLive", Rpc::Unary(Unary::ServerLive)),
-            ("/inference.GRPCInferenceService/ServerReady", Rpc::Unary(Unary::ServerReady)),
-            ("/inference.GRPCInferenceService/ModelReady", Rpc::Unary(Unary::ModelReady)),
-            ("/inference.GRPCInferenceService/ServerMetadata", Rpc::Unary(Unary::ServerMetadata)),
-            ("/inference.GRPCInferenceService/ModelMetadata", Rpc::Unary(Unary::ModelMetadata)),
-            ("/grpc.health.v1.Health/Check", Rpc::Unary(Unary::HealthCheck)),
-            ("/grpc.health.v1.Health/Watch", Rpc::HealthWatch),
-            (reflection::V1_PATH, Rpc::Reflection(reflection::V1_PATH)),
-            (reflection::V1ALPHA_PATH, Rpc::Reflection(reflection::V1ALPHA_PATH)),
-        ];
         if let Some(&(path, rpc)) = CALLS.iter().find(|(call, _)| *call == path) {
             return (rpc, path);
         }
-        match path.strip_prefix("/inference.GRPCInferenceService/") {
-            Some(name) if NOT_OFFERED.contains(&name) => (Rpc::NotOffered, "not_offered"),
-            _ => (Rpc::Unknown, "unknown"),
-        }
+        (Rpc::Unknown, "unknown")
     }
 }
 
-/// RPCs of Triton's protocol that this server does not have.
-const NOT_OFFERED: [&str; 13] = [
-    "ModelConfig",
-    "ModelStatistics",
-    "RepositoryIndex",
-    "RepositoryModelLoad",
-    "RepositoryModelUnload",
-    "SystemSharedMemoryStatus",
-    "SystemSharedMemoryRegister",
-    "SystemSharedMemoryUnregister",
-    "CudaSharedMemoryStatus",
-    "CudaSharedMemoryRegister",
-    "CudaSharedMemoryUnregister",
-    "TraceSetting",
-    "LogSettings",
+/// Every RPC that is answered, the most frequent first.
+const CALLS: [(&str, Rpc); 24] = [
+    ("/inference.GRPCInferenceService/ModelInfer", Rpc::Infer),
+    ("/inference.GRPCInferenceService/ModelStreamInfer", Rpc::InferStream),
+    ("/inference.GRPCInferenceService/ServerLive", Rpc::Unary(Unary::ServerLive)),
+    ("/inference.GRPCInferenceService/ServerReady", Rpc::Unary(Unary::ServerReady)),
+    ("/inference.GRPCInferenceService/ModelReady", Rpc::Unary(Unary::ModelReady)),
+    ("/inference.GRPCInferenceService/ServerMetadata", Rpc::Unary(Unary::ServerMetadata)),
+    ("/inference.GRPCInferenceService/ModelMetadata", Rpc::Unary(Unary::ModelMetadata)),
+    ("/inference.GRPCInferenceService/ModelConfig", Rpc::Unary(Unary::ModelConfig)),
+    ("/inference.GRPCInferenceService/ModelStatistics", Rpc::Unary(Unary::ModelStatistics)),
+    ("/inference.GRPCInferenceService/RepositoryIndex", Rpc::Unary(Unary::RepositoryIndex)),
+    ("/inference.GRPCInferenceService/RepositoryModelLoad", Rpc::Slow(Slow::RepositoryModelLoad)),
+    ("/inference.GRPCInferenceService/RepositoryModelUnload", Rpc::Slow(Slow::RepositoryModelUnload)),
+    ("/inference.GRPCInferenceService/SystemSharedMemoryStatus", Rpc::Unary(Unary::SystemSharedMemoryStatus)),
+    ("/inference.GRPCInferenceService/SystemSharedMemoryRegister", Rpc::Unary(Unary::SystemSharedMemoryRegister)),
+    ("/inference.GRPCInferenceService/SystemSharedMemoryUnregister", Rpc::Unary(Unary::SystemSharedMemoryUnregister)),
+    ("/inference.GRPCInferenceService/CudaSharedMemoryStatus", Rpc::Unary(Unary::CudaSharedMemoryStatus)),
+    ("/inference.GRPCInferenceService/CudaSharedMemoryRegister", Rpc::Unary(Unary::CudaSharedMemoryRegister)),
+    ("/inference.GRPCInferenceService/CudaSharedMemoryUnregister", Rpc::Unary(Unary::CudaSharedMemoryUnregister)),
+    ("/inference.GRPCInferenceService/TraceSetting", Rpc::Unary(Unary::TraceSetting)),
+    ("/inference.GRPCInferenceService/LogSettings", Rpc::Unary(Unary::LogSettings)),
+    ("/grpc.health.v1.Health/Check", Rpc::Unary(Unary::HealthCheck)),
+    ("/grpc.health.v1.Health/Watch", Rpc::HealthWatch),
+    (reflection::V1_PATH, Rpc::Reflection(reflection::V1_PATH)),
+    (reflection::V1ALPHA_PATH, Rpc::Reflection(reflection::V1ALPHA_PATH)),
 ];
 
 /// A unary call on its way to its answer.
@@ -154,11 +148,7 @@ fn check(metadata: &Metadata, method: &Method, rpc: Rpc, path: &str) -> Result<(
     if metadata.content == Content::Foreign {
         return Err(Error::new(Kind::NotOffered, "the content-type is not offered; offered is application/grpc+proto"));
     }
-    match rpc {
-        Rpc::NotOffered => Err(not_offered(path)),
-        Rpc::Unknown => Err(unknown(path)),
-        _ => Ok(()),
-    }
+    if rpc == Rpc::Unknown { Err(unknown(path)) } else { Ok(()) }
 }
 
 fn start(connected: &Rc<Connected>, rpc: Rpc, metadata: &Metadata, body: RecvStream, responder: Responder) {
@@ -245,6 +235,7 @@ impl Call {
                 Ok(message) => self.responder.send(message, Some(reservation)),
                 Err(error) => self.refuse(&error),
             },
+            Rpc::Slow(rpc) => drop(spawn_local(self.serve_slow(rpc, pieces.clone(), reservation))),
             _ => match service::parsed(pieces) {
                 Ok(request) => drop(spawn_local(health::watch(self.context, request, self.responder))),
                 Err(error) => self.refuse(&error),
@@ -273,6 +264,14 @@ impl Call {
         }
     }
 
+    /// As [`Self::serve`], for what takes time: models are loaded and drained.
+    async fn serve_slow(self, rpc: Slow, pieces: Pieces, reservation: Reservation) {
+        match service::answer_slow(&self.context, rpc, &pieces).await {
+            Ok(message) => self.responder.send(message, Some(reservation)),
+            Err(error) => self.refuse(&error),
+        }
+    }
+
     fn submit(mut self, decoded: Result<Request>, reservation: Reservation) {
         match decoded {
             Ok(mut request) => {
@@ -296,12 +295,6 @@ impl Call {
 fn refuse(context: &LoopContext, responder: Responder, error: &Error) {
     context.count_refused(Protocol::Grpc, error);
     responder.refuse(error);
-}
-
-#[cold]
-fn not_offered(path: &str) -> Error {
-    let name = path.rsplit('/').next().unwrap_or_default();
-    Error::new(Kind::NotOffered, format!("the RPC {name} is not offered"))
 }
 
 #[cold]

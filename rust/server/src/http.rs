@@ -18,6 +18,7 @@ mod decimal;
 mod decode;
 mod draft;
 mod encode;
+mod extensions;
 mod headers;
 mod health;
 mod infer;

@@ -11,6 +11,7 @@ mod body;
 pub mod cli;
 mod connection;
 mod event_loop;
+mod extensions;
 pub mod front;
 mod grpc;
 mod housekeeping;

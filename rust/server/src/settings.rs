@@ -200,7 +200,15 @@ fn set(merged: &mut Value, path: &str, value: Value) -> Result<(), SettingsError
 
 /// `--uds 5` means a path, not a number.
 fn text_where_text_is_wanted(path: &str, value: Value) -> Value {
-    let wants_text = ["server.models_path", "server.host", "server.uds", "server.ort_library", "server.ready_file"];
+    let wants_text = [
+        "server.models_path",
+        "server.host",
+        "server.uds",
+        "server.ort_library",
+        "server.ready_file",
+        "server.load_models",
+        "server.trace_file",
+    ];
     let leaf = path.rsplit('.').next().unwrap_or_default();
     let is_path = path.starts_with("models.") && ["path", "versions"].contains(&leaf);
     match value {

@@ -1,6 +1,6 @@
-//! The unary RPCs besides `ModelInfer`: is it live, is it ready, what is it.
+//! The unary RPCs besides `ModelInfer`: is it live, is it ready, what is it; and the protocol's extensions.
 //!
-//! Answers come from the plan and the status alone, at once, so they need no task and no thread.
+//! Nearly all are answered at once, so they need no task and no thread; [`Slow`] ones get a task.
 
 use mlserve_core::error::{Error, Result};
 use mlserve_core::model::{Batching, TensorSpec};
@@ -11,6 +11,7 @@ use super::encode::{self, Message};
 use super::frame::Pieces;
 use super::health;
 use crate::event_loop::LoopContext;
+use crate::extensions::{config, logging, repository, shared_memory, statistics, trace};
 use crate::proto::model_metadata_response::TensorMetadata;
 use crate::proto::{
     ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ServerLiveResponse,
@@ -21,7 +22,21 @@ use crate::proto::{
 pub(super) const MAX_REQUEST_BYTES: usize = 64 << 10;
 
 /// The extensions of the protocol that this server has.
-pub(crate) const EXTENSIONS: &[&str] = &["schedule_policy", "binary_tensor_data", "parameters"];
+pub(crate) const EXTENSIONS: &[&str] = &[
+    "classification",
+    "sequence",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
+    "model_configuration",
+    "system_shared_memory",
+    "cuda_shared_memory",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "trace",
+    "logging",
+];
 
 /// A unary RPC that is answered from the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,33 +46,74 @@ pub(super) enum Unary {
     ModelReady,
     ServerMetadata,
     ModelMetadata,
+    ModelConfig,
+    ModelStatistics,
+    RepositoryIndex,
+    SystemSharedMemoryStatus,
+    SystemSharedMemoryRegister,
+    SystemSharedMemoryUnregister,
+    CudaSharedMemoryStatus,
+    CudaSharedMemoryRegister,
+    CudaSharedMemoryUnregister,
+    TraceSetting,
+    LogSettings,
     HealthCheck,
+}
+
+/// A unary RPC whose answer takes time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slow {
+    RepositoryModelLoad,
+    RepositoryModelUnload,
 }
 
 /// Answers `rpc`.
 ///
 /// **Errors:** a request that is no such message; an unknown model or version; a model that is not ready.
 pub(super) fn answer(context: &LoopContext, rpc: Unary, request: &Pieces) -> Result<Message> {
+    let process = context.process();
     Ok(match rpc {
         Unary::ServerLive => message(&ServerLiveResponse { live: true }),
-        Unary::ServerReady => {
-            let process = context.process();
-            message(&ServerReadyResponse { ready: process.status.is_ready(&process.plan.load()) })
-        }
+        Unary::ServerReady => message(&ServerReadyResponse { ready: process.status.is_ready(&process.plan.load()) }),
         Unary::ModelReady => message(&model_ready(context, &parsed(request)?)?),
         Unary::ServerMetadata => message(&server_metadata()),
         Unary::ModelMetadata => message(&model_metadata(context, &parsed(request)?)?),
+        Unary::ModelConfig => message(&config::model_config(process, &parsed(request)?)?),
+        Unary::ModelStatistics => message(&statistics::model_statistics(process, &parsed(request)?)?),
+        Unary::RepositoryIndex => message(&repository::index(process, &parsed(request)?)?),
+        Unary::SystemSharedMemoryStatus => message(&shared_memory::status(process, &parsed(request)?)?),
+        Unary::SystemSharedMemoryRegister => message(&shared_memory::register(process, &parsed(request)?)?),
+        Unary::SystemSharedMemoryUnregister => message(&shared_memory::unregister(process, &parsed(request)?)?),
+        Unary::CudaSharedMemoryStatus => message(&shared_memory::cuda_status(&parsed(request)?)?),
+        Unary::CudaSharedMemoryRegister => message(&shared_memory::cuda_register(&parsed(request)?)?),
+        Unary::CudaSharedMemoryUnregister => message(&shared_memory::cuda_unregister(&parsed(request)?)?),
+        Unary::TraceSetting => message(&trace::settings(process, &parsed(request)?)?),
+        Unary::LogSettings => message(&logging::settings(process, &parsed(request)?)?),
         Unary::HealthCheck => message(&health::check(context, &parsed(request)?)?),
+    })
+}
+
+/// Answers `rpc` when it is done.
+///
+/// **Errors:** a request that is no such message; what was asked for was refused or failed.
+pub(super) async fn answer_slow(context: &LoopContext, rpc: Slow, request: &Pieces) -> Result<Message> {
+    let process = context.process();
+    let limit = process.settings.limits.max_body_bytes;
+    Ok(match rpc {
+        Slow::RepositoryModelLoad => message(&repository::load(process, parsed_within(request, limit)?).await?),
+        Slow::RepositoryModelUnload => message(&repository::unload(process, parsed(request)?).await?),
     })
 }
 
 /// `request` as the message `T`.
 pub(super) fn parsed<T: prost::Message + Default>(request: &Pieces) -> Result<T> {
+    parsed_within(request, MAX_REQUEST_BYTES)
+}
+
+fn parsed_within<T: prost::Message + Default>(request: &Pieces, limit: usize) -> Result<T> {
     let len: usize = request.iter().map(bytes::Bytes::len).sum();
-    if len > MAX_REQUEST_BYTES {
-        return Err(Error::too_large(format!(
-            "a message of {len} bytes; at most {MAX_REQUEST_BYTES} are allowed here"
-        )));
+    if len > limit {
+        return Err(Error::too_large(format!("a message of {len} bytes; at most {limit} are allowed here")));
     }
     T::decode(&*request.concat())
         .map_err(|fault| Error::invalid(format!("the bytes are not the RPC's message: {fault}")))

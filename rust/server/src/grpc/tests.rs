@@ -311,7 +311,6 @@ async fn mistakes_get_their_row_of_the_error_table() {
     assert_eq!(client.infer(&request("", &[1.0])).await.status().0, 3, "the wrong shape");
     assert_eq!(client.infer(&request("", &[666.0, 1.0])).await.status().0, 13, "the model fails");
     for (path, code, text) in [
-        ("/inference.GRPCInferenceService/ModelConfig", 12, "the RPC ModelConfig is not offered"),
         ("/inference.GRPCInferenceService/Nope", 12, "unknown RPC '/inference.GRPCInferenceService/Nope'"),
         ("/other.Service/Call", 12, "unknown RPC '/other.Service/Call'"),
     ] {

@@ -8,6 +8,7 @@ use mlserve_core::error::{Error, Kind, Result, quoted};
 use mlserve_core::request::{Protocol, Text};
 
 use super::access::Trail;
+use super::extensions::{self, Extension};
 use super::status::Refusal;
 use super::{HttpRequest, HttpResponse, health, infer, metadata};
 use crate::event_loop::LoopContext;
@@ -21,9 +22,10 @@ enum Action {
     ServerMetadata,
     Live,
     Ready,
+    Extension(Extension),
 }
 
-/// One row: `{model}` stands for any segment, `{version}` for digits.
+/// One row: `{model}` and `{region}` stand for any segment, `{version}` for digits.
 #[derive(Debug)]
 struct Route {
     is_post: bool,
@@ -42,16 +44,44 @@ const fn post(path: &'static str, action: Action) -> Route {
 }
 
 /// Every route of the data ports, the most frequent first.
-const ROUTES: [Route; 9] = [
+const ROUTES: [Route; 36] = [
     post("/v2/models/{model}/infer", Action::Infer),
     post("/v2/models/{model}/versions/{version}/infer", Action::Infer),
     get("/v2/health/live", Action::Live),
     get("/v2/health/ready", Action::Ready),
     get("/v2/models/{model}/ready", Action::ModelReady),
     get("/v2/models/{model}/versions/{version}/ready", Action::ModelReady),
+    // Before the row in which it would be a model.
+    get("/v2/models/stats", Action::Extension(Extension::Statistics)),
     get("/v2/models/{model}", Action::ModelMetadata),
     get("/v2/models/{model}/versions/{version}", Action::ModelMetadata),
     get("/v2", Action::ServerMetadata),
+    get("/v2/models/{model}/config", Action::Extension(Extension::ModelConfig)),
+    get("/v2/models/{model}/versions/{version}/config", Action::Extension(Extension::ModelConfig)),
+    get("/v2/models/{model}/stats", Action::Extension(Extension::Statistics)),
+    get("/v2/models/{model}/versions/{version}/stats", Action::Extension(Extension::Statistics)),
+    post("/v2/repository/index", Action::Extension(Extension::RepositoryIndex)),
+    post("/v2/repository/{repository}/index", Action::Extension(Extension::OtherRepository)),
+    post("/v2/repository/models/{model}/load", Action::Extension(Extension::Load)),
+    post("/v2/repository/models/{model}/unload", Action::Extension(Extension::Unload)),
+    post("/v2/repository/{repository}/models/{model}/load", Action::Extension(Extension::OtherRepository)),
+    post("/v2/repository/{repository}/models/{model}/unload", Action::Extension(Extension::OtherRepository)),
+    get("/v2/systemsharedmemory/status", Action::Extension(Extension::SharedMemoryStatus)),
+    get("/v2/systemsharedmemory/region/{region}/status", Action::Extension(Extension::SharedMemoryStatus)),
+    post("/v2/systemsharedmemory/region/{region}/register", Action::Extension(Extension::SharedMemoryRegister)),
+    post("/v2/systemsharedmemory/unregister", Action::Extension(Extension::SharedMemoryUnregister)),
+    post("/v2/systemsharedmemory/region/{region}/unregister", Action::Extension(Extension::SharedMemoryUnregister)),
+    get("/v2/cudasharedmemory/status", Action::Extension(Extension::CudaSharedMemoryStatus)),
+    get("/v2/cudasharedmemory/region/{region}/status", Action::Extension(Extension::CudaSharedMemoryStatus)),
+    post("/v2/cudasharedmemory/region/{region}/register", Action::Extension(Extension::CudaSharedMemoryRegister)),
+    post("/v2/cudasharedmemory/unregister", Action::Extension(Extension::CudaSharedMemoryUnregister)),
+    post("/v2/cudasharedmemory/region/{region}/unregister", Action::Extension(Extension::CudaSharedMemoryUnregister)),
+    get("/v2/trace/setting", Action::Extension(Extension::TraceSetting)),
+    post("/v2/trace/setting", Action::Extension(Extension::TraceSetting)),
+    get("/v2/models/{model}/trace/setting", Action::Extension(Extension::TraceSetting)),
+    post("/v2/models/{model}/trace/setting", Action::Extension(Extension::TraceSetting)),
+    get("/v2/logging", Action::Extension(Extension::Logging)),
+    post("/v2/logging", Action::Extension(Extension::Logging)),
 ];
 
 /// What a path names.
@@ -61,6 +91,8 @@ pub(super) struct Target {
     pub(super) model: Text,
     /// `None`: the server chooses.
     pub(super) version: Option<u64>,
+    /// A shared memory region; empty where the route has none.
+    pub(super) region: Text,
 }
 
 /// Answers `request` by its route.
@@ -94,11 +126,12 @@ async fn act(
         Action::ServerMetadata => metadata::server(),
         Action::Live => health::live(),
         Action::Ready => health::ready(process),
+        Action::Extension(extension) => extensions::answer(context, extension, request, target, trail).await?,
     })
 }
 
 fn find(method: &Method, uri: &Uri) -> Result<(&'static Route, Target), Refusal> {
-    let mut allowed = None;
+    let mut allowed: Option<&str> = None;
     for route in &ROUTES {
         let Some(captures) = Captures::of(route.path, uri.path()) else { continue };
         let is_allowed =
@@ -106,7 +139,11 @@ fn find(method: &Method, uri: &Uri) -> Result<(&'static Route, Target), Refusal>
         if is_allowed {
             return Ok((route, captures.target()?));
         }
-        allowed = Some(if route.is_post { "POST" } else { "GET, HEAD" });
+        allowed = Some(match (allowed, route.is_post) {
+            (None, true) => "POST",
+            (None, false) => "GET, HEAD",
+            (Some(_), _) => "GET, HEAD, POST",
+        });
     }
     Err(match allowed {
         Some(methods) => {
@@ -122,6 +159,7 @@ fn find(method: &Method, uri: &Uri) -> Result<(&'static Route, Target), Refusal>
 struct Captures<'a> {
     model: &'a str,
     version: Option<&'a str>,
+    region: &'a str,
 }
 
 impl<'a> Captures<'a> {
@@ -140,6 +178,11 @@ impl<'a> Captures<'a> {
                     captures.version = Some(segment);
                     !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit())
                 }
+                "{region}" => {
+                    captures.region = segment;
+                    !segment.is_empty()
+                }
+                "{repository}" => !segment.is_empty(),
                 literal => segment == literal,
             };
             if !fits {
@@ -151,12 +194,13 @@ impl<'a> Captures<'a> {
 
     fn target(self) -> Result<Target> {
         let model = percent_decoded(self.model)?;
+        let region = percent_decoded(self.region)?;
         let version = match self.version {
             // More digits than any version has: there is none of that number.
             Some(digits) => Some(digits.parse().map_err(|_| unknown_version(&model, digits))?),
             None => None,
         };
-        Ok(Target { model: Text::from(model.into_owned()), version })
+        Ok(Target { model: Text::from(model.into_owned()), version, region: Text::from(region.into_owned()) })
     }
 }
 
@@ -183,7 +227,7 @@ fn percent_decoded(segment: &str) -> Result<Cow<'_, str>> {
 
 #[cold]
 fn bad_escape() -> Error {
-    Error::invalid("the model name in the path is not UTF-8 in percent-encoding: '%' and two hexadecimal digits a byte")
+    Error::invalid("a name in the path is not UTF-8 in percent-encoding: '%' and two hexadecimal digits a byte")
 }
 
 #[cold]
