@@ -31,7 +31,7 @@ mod contents;
 mod decode;
 mod encode;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod frame;
 mod health;
 mod parameters;

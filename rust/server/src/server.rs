@@ -165,6 +165,13 @@ impl Server {
         *self.stop.borrow()
     }
 
+    /// A model's metadata as the REST side gives it, as JSON; `version`: `None` lets the server choose.
+    ///
+    /// **Errors:** not found; not ready.
+    pub fn model_metadata(&self, model: &str, version: Option<u64>) -> mlserve_core::error::Result<Vec<u8>> {
+        crate::http::model_json(&self.process, model, version)
+    }
+
     /// Everything counted, as JSON.
     pub fn snapshot(&self) -> String {
         metrics::snapshot(&self.process)
