@@ -8,6 +8,7 @@ use super::external::DataFiles;
 use super::proto::{Attribute, Graph, Model, Node, SparseTensor};
 use super::tensor::Tensor;
 use crate::error::LoadError;
+use crate::fingerprint::Fingerprint;
 
 /// Deepest nesting of graphs in graphs. Real models have two or three (a loop in a branch); prost stops at about 30.
 const MAX_DEPTH: usize = 16;
@@ -25,6 +26,8 @@ pub(crate) struct Findings {
     pub(crate) operations: BTreeMap<String, usize>,
     /// Bytes of the data files beside the model.
     pub(crate) external_bytes: u64,
+    /// Those files as they were.
+    pub(crate) external_files: Fingerprint,
 }
 
 /// Walks the whole model at `path`.
@@ -45,7 +48,8 @@ pub(crate) fn check(model: &Model, path: &Path) -> Result<Findings, LoadError> {
         walk.attributes(&function.attribute, 1)?;
         walk.nodes(&function.node, 1)?;
     }
-    Ok(Findings { operations: walk.operations, external_bytes: walk.files.total_bytes() })
+    let external_bytes = walk.files.total_bytes();
+    Ok(Findings { operations: walk.operations, external_bytes, external_files: walk.files.into_fingerprint() })
 }
 
 struct Walk<'a> {

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::tensor::Tensor;
 use crate::error::LoadError;
+use crate::fingerprint::Fingerprint;
 
 /// First byte of ONNX Runtime's markers for data in memory (`*/_ORT_MEM_ADDR_/*`); no location on disk needs it.
 const MEMORY_MARKER: char = '*';
@@ -17,6 +18,8 @@ const MEMORY_MARKER: char = '*';
 pub(crate) struct DataFiles {
     directory: PathBuf,
     sizes: HashMap<String, u64>,
+    /// The files as they were when they were first looked at.
+    fingerprint: Fingerprint,
 }
 
 impl DataFiles {
@@ -26,12 +29,17 @@ impl DataFiles {
         let directory = parent
             .canonicalize()
             .map_err(|error| LoadError::broken(format!("the directory {}: {error}", parent.display())))?;
-        Ok(Self { directory, sizes: HashMap::new() })
+        Ok(Self { directory, sizes: HashMap::new(), fingerprint: Fingerprint::default() })
     }
 
     /// Bytes in all data files so far.
     pub(crate) fn total_bytes(&self) -> u64 {
         self.sizes.values().sum()
+    }
+
+    /// The files and their state before anything of them was believed.
+    pub(crate) fn into_fingerprint(self) -> Fingerprint {
+        self.fingerprint
     }
 
     /// Checks that an external tensor of `bytes` bytes lies in a file beneath the directory.
@@ -76,6 +84,7 @@ impl DataFiles {
         if !target.starts_with(&self.directory) {
             return Err(format!("its external location {location:?} is a link that leaves the model's directory"));
         }
+        self.fingerprint.add(&path);
         let metadata = target.metadata().map_err(|error| format!("its data file {location:?}: {error}"))?;
         if !metadata.is_file() {
             return Err(format!("its data file {location:?} is not a file"));
