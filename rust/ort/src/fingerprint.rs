@@ -125,7 +125,7 @@ impl From<&Metadata> for State {
 fn is_of_this_tick(metadata: &Metadata) -> bool {
     // The clock that Linux stamps files with.
     let now = clock_gettime(ClockId::RealtimeCoarse);
-    let ahead_s = metadata.ctime().saturating_sub(now.tv_sec);
-    let ahead_ns = ahead_s.saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec() - now.tv_nsec);
+    let seconds = metadata.ctime().saturating_sub(now.tv_sec);
+    let ahead_ns = seconds.saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec() - now.tv_nsec);
     (0..MAX_AHEAD_NS).contains(&ahead_ns)
 }

@@ -23,6 +23,7 @@ mod settings;
 mod threads;
 mod value;
 mod warmup;
+mod weights;
 
 pub use error::{LoadError, LoadErrorKind};
 pub use fingerprint::Fingerprint;

@@ -16,6 +16,7 @@ use crate::api::Status;
 use crate::backend::OrtBackend;
 use crate::error::LoadError;
 use crate::fingerprint::Fingerprint;
+use crate::model::external::DataFile;
 use crate::model::proto::Model;
 use crate::model::spec::Port;
 use crate::model::{check, file, spec};
@@ -23,6 +24,7 @@ use crate::options::SessionOptions;
 use crate::runtime::Runtime;
 use crate::session::Session;
 use crate::settings::SessionSettings;
+use crate::weights::{self, Weights};
 use crate::{proof, warmup};
 
 /// How a version is to be loaded.
@@ -128,6 +130,7 @@ pub(crate) struct Candidate<'a> {
     pub(crate) path: &'a Path,
     pub(crate) options: &'a LoadOptions,
     pub(crate) model: &'a Model,
+    pub(crate) data_files: &'a [DataFile],
     pub(crate) inputs: Vec<Port>,
     pub(crate) outputs: Vec<Port>,
 }
@@ -138,7 +141,8 @@ impl Candidate<'_> {
         let names = |ports: &'_ [Port]| ports.iter().map(|port| port.spec.name.clone()).collect::<Vec<_>>();
         let (inputs, outputs) = (names(&self.inputs), names(&self.outputs));
         let (inputs, outputs) = (inputs.iter().map(String::as_str), outputs.iter().map(String::as_str));
-        let options = SessionOptions::of_model(self.runtime, threads, self.options.cores, &self.options.session)?;
+        let mut options = SessionOptions::of_model(self.runtime, threads, self.options.cores, &self.options.session)?;
+        options.give(Weights::read(self.runtime, self.data_files)?)?;
         let session = Session::new(self.runtime, self.path, &options, inputs, outputs);
         let session = session.map(Arc::new).map_err(|status| self.refused(&status))?;
         if let Some((allocated, limit)) = self.runtime.excess() {
@@ -208,10 +212,12 @@ fn read_and_load(
     let start = now();
     let (model, model_bytes) = file::read(path)?;
     let findings = check::check(&model, path)?;
-    files.extend(findings.external_files);
+    weights::warn_of_mapped(path, &findings);
+    files.extend(findings.fingerprint);
+    let data_files = &findings.data_files;
     let graph = model.graph.as_ref().ok_or_else(|| LoadError::broken("the model has no graph"))?;
     let (inputs, outputs) = (spec::inputs(graph)?, spec::outputs(graph)?);
-    let mut candidate = Candidate { runtime, path, options, model: &model, inputs, outputs };
+    let mut candidate = Candidate { runtime, path, options, model: &model, data_files, inputs, outputs };
     let checked = now();
     let session = candidate.session(options.threads.unwrap_or(1).max(1))?;
     unchanged(path, files)?;
@@ -231,7 +237,7 @@ fn read_and_load(
         threads: warm.threads,
         instances: warm.instances,
         warmup: warm.times,
-        file_bytes: model_bytes + findings.external_bytes,
+        file_bytes: data_files.iter().fold(model_bytes, |total, file| total + file.bytes),
         files: files.clone(),
         facts: facts(&model, findings.operations),
         times,

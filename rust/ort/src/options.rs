@@ -10,6 +10,7 @@ use crate::api::{Api, Status};
 use crate::error::LoadError;
 use crate::runtime::Runtime;
 use crate::settings::{Execution, Optimization, SessionSettings, reserved};
+use crate::weights::Weights;
 
 /// Every failure of a session comes back as a status; what it would log besides, a caller could provoke at will.
 const LOG_FATAL: i32 = 4;
@@ -25,6 +26,8 @@ const CONFIGURATION: [(&CStr, &CStr); 3] = [
 pub(crate) struct SessionOptions {
     api: Api,
     raw: *mut OrtSessionOptions,
+    /// What sessions copy their weights from; the options point to it.
+    weights: Weights,
 }
 
 impl Drop for SessionOptions {
@@ -42,7 +45,7 @@ impl SessionOptions {
         // SAFETY: the options are written by the first call and used by the others; all strings are static.
         unsafe {
             api.check((table.CreateSessionOptions)(&raw mut raw))?;
-            let options = Self { api: *api, raw };
+            let options = Self { api: *api, raw, weights: Weights::default() };
             api.check((table.SetIntraOpNumThreads)(raw, 1))?;
             api.check((table.SetInterOpNumThreads)(raw, 1))?;
             api.check((table.SetSessionLogSeverityLevel)(raw, LOG_FATAL))?;
@@ -74,6 +77,28 @@ impl SessionOptions {
 
     pub(crate) fn as_ptr(&self) -> *const OrtSessionOptions {
         self.raw
+    }
+
+    /// Lets sessions take the weights that lie in files beside the model from `weights`.
+    pub(crate) fn give(&mut self, weights: Weights) -> Result<(), LoadError> {
+        self.weights = weights;
+        let (mut names, mut contents, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, content) in self.weights.files() {
+            names.push(name.as_ptr());
+            contents.push(content.as_mut_ptr().cast());
+            sizes.push(content.len());
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the options are alive, names are copied and the arrays are equally long. Sessions copy the contents
+        // while they are made, and these live until the options have been released.
+        let status = unsafe {
+            let add = self.api.table().AddExternalInitializersFromMemory;
+            add(self.raw, names.as_ptr(), contents.as_ptr(), sizes.as_ptr(), names.len())
+        };
+        let refused = |text| LoadError::broken(format!("the weights beside the model are refused: {text}"));
+        self.api.check(status).map_err(|status| refused(status.message))
     }
 
     fn execute(

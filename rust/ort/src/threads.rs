@@ -107,7 +107,7 @@ unsafe extern "C" fn create(
 /// Waits for a thread's end; the runtime calls it once for each thread, when the session is released.
 unsafe extern "C" fn join(handle: OrtCustomThreadHandle) {
     // SAFETY: what `create` returned, not null, and taken back once.
-    let thread = unsafe { Box::from_raw(handle.cast_mut().cast::<JoinHandle<()>>()) };
+    let thread = unsafe { Box::from_raw(handle.cast_mut().cast::<c_void>().cast::<JoinHandle<()>>()) };
     // It ran foreign code only, which cannot panic.
     drop(thread.join());
 }

@@ -4,9 +4,10 @@ mod support;
 
 use std::path::Path;
 
+use mlserve_core::tensor::DataType;
 use mlserve_ort::{Fingerprint, LoadError, LoadErrorKind, LoadedModel};
-use support::models::mlp;
-use support::{Scratch, options, runtime};
+use support::models::{adding, adding_in_a_branch, mlp};
+use support::{Owned, Scratch, as_floats, options, run, runtime};
 
 /// Loads the model at `path`; `meddle` comes between the first look at its files and the last.
 fn load_while(path: &Path, meddle: impl FnOnce()) -> Result<LoadedModel, LoadError> {
@@ -45,6 +46,62 @@ fn a_failure_of_a_model_that_is_being_removed_says_so() {
     let path = mlp(8, 16, 3).write(scratch.path(), "model");
     let error = load_while(&path, || std::fs::remove_file(&path).expect("removes")).expect_err("changed");
     assert!(error.text().ends_with("model.onnx is gone"), "{error}");
+}
+
+/// Floats of more than a page, so that a file with so many can be cut short.
+const COLUMNS: i64 = 4096;
+
+fn write_floats(path: &Path, value: f32) {
+    let bytes: Vec<u8> = (0..COLUMNS).flat_map(|_| value.to_le_bytes()).collect();
+    std::fs::write(path, bytes).expect("writes");
+}
+
+/// The first number of the answer, which is a small whole one.
+fn first_sum(model: &LoadedModel, inputs: &[Owned]) -> i64 {
+    as_floats(&run(&*model.backend, inputs, &[0]).expect("runs")[0])[0] as i64
+}
+
+#[test]
+fn weights_that_are_replaced_while_a_model_is_loaded_are_not_served() {
+    let scratch = Scratch::new();
+    let (weights, other) = (scratch.path().join("weights.bin"), scratch.path().join("other.bin"));
+    write_floats(&weights, 1.0);
+    write_floats(&other, 2.0);
+    let path = adding(COLUMNS, "weights.bin").write(scratch.path(), "model");
+    let error = load_while(&path, || std::fs::rename(&other, &weights).expect("moves")).expect_err("changed");
+    assert_eq!(error.kind(), LoadErrorKind::ModelChanged);
+    assert!(error.text().ends_with("weights.bin was replaced"), "{error}");
+}
+
+#[test]
+fn what_is_written_to_the_files_of_a_loaded_model_is_not_served_and_does_no_harm() {
+    for location in ["weights.bin", "data/weights.bin"] {
+        let scratch = Scratch::new();
+        std::fs::create_dir(scratch.path().join("data")).expect("makes");
+        let weights = scratch.path().join(location);
+        write_floats(&weights, 1.0);
+        let path = adding(COLUMNS, location).write(scratch.path(), "model");
+        let model = mlserve_ort::load(&runtime(), &path, &options()).expect("loads");
+        let row = [Owned::floats(&[1, COLUMNS], &vec![10.0; COLUMNS as usize])];
+        assert_eq!(first_sum(&model, &row), 11);
+        write_floats(&weights, 2.0);
+        assert_eq!(first_sum(&model, &row), 11, "{location}");
+        // Memory that is mapped from a file ends with the file: touching it would end the process.
+        std::fs::write(&weights, "").expect("writes");
+        std::fs::write(&path, "").expect("writes");
+        assert_eq!(first_sum(&model, &row), 11);
+    }
+}
+
+#[test]
+fn weights_of_a_branch_beside_the_model_are_used() {
+    let scratch = Scratch::new();
+    write_floats(&scratch.path().join("weights.bin"), 1.0);
+    let path = adding_in_a_branch(COLUMNS, "weights.bin").write(scratch.path(), "model");
+    let model = mlserve_ort::load(&runtime(), &path, &options()).expect("loads");
+    let row = Owned::floats(&[1, COLUMNS], &vec![10.0; COLUMNS as usize]);
+    let truth = Owned { datatype: DataType::Bool, shape: vec![1], data: vec![1] };
+    assert_eq!(first_sum(&model, &[row, truth]), 11);
 }
 
 #[test]
