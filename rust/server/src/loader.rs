@@ -96,6 +96,7 @@ fn load(
     found: &Found,
     warming: &mut dyn FnMut(),
 ) -> Result<Arc<Version>, String> {
+    let begun = process.clock.now();
     let runtime = runtime.as_ref().map_err(|error| error.text().to_owned())?;
     let settings = model_settings(&process.settings, &found.name);
     let positive = |number: usize| (number > 0).then_some(number);
@@ -118,7 +119,16 @@ fn load(
         outputs: loaded.outputs,
         batching: loaded.batching,
     };
-    let new = NewVersion { spec, settings, backend: loaded.backend, instances: loaded.instances, warmup };
+    let new = NewVersion {
+        spec,
+        settings,
+        backend: loaded.backend,
+        instances: loaded.instances,
+        warmup,
+        model_bytes: std::fs::metadata(&found.path).map_or(0, |file| file.len()),
+        load_duration: process.clock.now().saturating_duration_since(begun),
+        earlier: None,
+    };
     Ok(Version::new(new, Arc::clone(mailboxes), process.clock.clone()))
 }
 

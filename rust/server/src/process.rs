@@ -11,6 +11,7 @@ use mlserve_core::plan::Plan;
 
 use crate::access::AccessLog;
 use crate::status::Status;
+use crate::trace::Tracing;
 
 /// One running server. Two may live in one process.
 #[derive(Debug)]
@@ -29,4 +30,6 @@ pub struct Process {
     pub shared: Arc<Shared>,
     /// The access log, if there is one.
     pub access_log: Option<AccessLog>,
+    /// What is traced.
+    pub tracer: Tracing,
 }

@@ -22,6 +22,7 @@ use crate::event_loop::{self, LoopHandle, LoopMailbox, LoopSeed};
 use crate::listen::Socket;
 use crate::process::Process;
 use crate::status::{Phase, Status};
+use crate::trace::Tracing;
 
 /// A reservation of nothing, in a budget of `limit` bytes.
 pub(crate) fn reservation(limit: usize) -> Reservation {
@@ -70,6 +71,9 @@ pub(crate) fn version(width: i64, mailboxes: Arc<[Arc<dyn Mailbox>]>) -> Arc<Ver
         backend: Arc::new(Doubler),
         instances: 1,
         warmup: Vec::new(),
+        model_bytes: 0,
+        load_duration: std::time::Duration::ZERO,
+        earlier: None,
     };
     Version::new(new, mailboxes, Clock::Monotonic)
 }
@@ -95,6 +99,7 @@ impl Served {
         ];
         let plan = Arc::new(ArcSwap::from_pointee(Plan::new(1, endpoints)));
         let limits = settings.limits.clone();
+        let tracer = Tracing::start(settings.server.trace_file.as_deref(), clock.clone()).expect("a file");
         let shared = Shared {
             plan: Arc::clone(&plan),
             clock: clock.clone(),
@@ -102,11 +107,13 @@ impl Served {
             limits,
             occupancy: Occupancy::new(1),
             refused: [Refused::default()].into(),
+            tracer: Arc::clone(&tracer.tracer),
         };
         let process = Arc::new(Process {
             status: Status::new(false),
             bytes: Budget::new(settings.limits.byte_budget),
             access_log: None,
+            tracer,
             shared: Arc::new(shared),
             plan,
             clock,

@@ -24,6 +24,7 @@ use crate::event_loop::{self, LoopHandle, LoopMailbox, LoopSeed};
 use crate::listen::Socket;
 use crate::process::Process;
 use crate::status::{Phase, Status};
+use crate::trace::Tracing;
 
 /// Answers its inputs; can be held.
 #[derive(Debug, Default)]
@@ -86,6 +87,7 @@ impl TestServer {
         settings.limits.byte_budget = 1 << 30;
         change(&mut settings);
         let plan = Arc::new(ArcSwap::from_pointee(Plan::default()));
+        let tracer = Tracing::start(None, Clock::Monotonic).expect("nothing to start");
         let shared = Arc::new(Shared {
             plan: Arc::clone(&plan),
             clock: Clock::Monotonic,
@@ -93,12 +95,14 @@ impl TestServer {
             requests: Budget::new(settings.limits.requests_in_flight),
             occupancy: Occupancy::new(1),
             refused: Box::new([Refused::default()]),
+            tracer: Arc::clone(&tracer.tracer),
         });
         let process = Arc::new(Process {
             status: Status::new(false),
             bytes: Budget::new(settings.limits.byte_budget),
             clock: Clock::Monotonic,
             access_log: None,
+            tracer,
             shared: Arc::clone(&shared),
             plan,
             settings,
@@ -165,7 +169,16 @@ fn models(echo: &Arc<Echo>, mailbox: &Arc<LoopMailbox>) -> Plan {
         };
         let backend = Arc::clone(echo) as Arc<dyn Backend>;
         let settings = ModelSettings { max_batch_rows: 32, ..ModelSettings::default() };
-        let new = NewVersion { spec, settings, backend, instances: 1, warmup: Vec::new() };
+        let new = NewVersion {
+            spec,
+            settings,
+            backend,
+            instances: 1,
+            warmup: Vec::new(),
+            model_bytes: 0,
+            load_duration: Duration::ZERO,
+            earlier: None,
+        };
         let version = Version::new(new, Arc::clone(&mailboxes), Clock::Monotonic);
         let slot = Slot { state: State::Ready, version: Some(version) };
         (name.to_owned(), Endpoint::new(BTreeMap::from([(1, slot)])))
