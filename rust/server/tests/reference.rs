@@ -150,6 +150,7 @@ fn allowed(schema: &Value, key: &Key) -> String {
     match property["type"].as_str() {
         Some("boolean") => "`true`, `false`".to_owned(),
         Some("integer") => range(key),
+        Some("object") => "a table per level".to_owned(),
         _ => "text".to_owned(),
     }
 }
