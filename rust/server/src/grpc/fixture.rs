@@ -56,6 +56,7 @@ pub(crate) fn version(width: i64, mailboxes: Arc<[Arc<dyn Mailbox>]>) -> Arc<Ver
         name: name.to_owned(),
         datatype: DataType::Fp32,
         shape: [-1, width].into_iter().collect(),
+        labels: None,
     };
     let new = NewVersion {
         spec: ModelSpec {
