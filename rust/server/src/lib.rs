@@ -30,6 +30,7 @@ pub mod repository;
 mod resources;
 pub mod server;
 pub mod settings;
+mod shared_memory;
 mod status;
 mod telemetry;
 pub mod text;

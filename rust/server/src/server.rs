@@ -28,6 +28,7 @@ use crate::listen::{self, Acceptor};
 use crate::loader::{self, LoadReport, Startup};
 use crate::process::Process;
 use crate::repository::{self, Found};
+use crate::shared_memory::Regions;
 use crate::status::{Phase, Status};
 use crate::{housekeeping, metrics, resources, telemetry};
 
@@ -237,6 +238,7 @@ fn process(settings: Settings, clock: Clock) -> Result<Process, String> {
     Ok(Process {
         status: Status::new(settings.server.strict_readiness),
         bytes: Budget::shared_by(settings.limits.byte_budget, loops),
+        shared_memory: Regions::new(settings.server.allow_client_shm),
         access_log: access_log.map_err(|error| format!("the access log could not be started: {error}"))?,
         shared: Arc::new(shared),
         plan,

@@ -107,6 +107,7 @@ impl Served {
         let process = Arc::new(Process {
             status: Status::new(false),
             bytes: Budget::new(settings.limits.byte_budget),
+            shared_memory: crate::shared_memory::Regions::new(settings.server.allow_client_shm),
             access_log: None,
             shared: Arc::new(shared),
             plan,

@@ -97,6 +97,7 @@ impl TestServer {
         let process = Arc::new(Process {
             status: Status::new(false),
             bytes: Budget::new(settings.limits.byte_budget),
+            shared_memory: crate::shared_memory::Regions::new(settings.server.allow_client_shm),
             clock: Clock::Monotonic,
             access_log: None,
             shared: Arc::clone(&shared),
