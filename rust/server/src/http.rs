@@ -32,6 +32,7 @@ mod reply;
 mod route;
 mod split;
 mod status;
+mod wanted;
 mod write;
 
 pub(crate) use metadata::model_json;

@@ -29,6 +29,7 @@ mod proto;
 mod resources;
 pub mod server;
 pub mod settings;
+mod shared_memory;
 mod status;
 mod telemetry;
 pub mod text;

@@ -11,6 +11,7 @@ use mlserve_core::plan::Plan;
 
 use crate::access::AccessLog;
 use crate::lifecycle::Models;
+use crate::shared_memory::Regions;
 use crate::status::Status;
 use crate::trace::Tracing;
 
@@ -31,6 +32,8 @@ pub struct Process {
     pub bytes: Arc<Budget>,
     /// What the pipelines of all loops share.
     pub shared: Arc<Shared>,
+    /// What clients registered of this machine's shared memory.
+    pub shared_memory: Regions,
     /// The access log, if there is one.
     pub access_log: Option<AccessLog>,
     /// What is traced.

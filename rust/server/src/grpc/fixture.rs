@@ -58,6 +58,7 @@ pub(crate) fn version(width: i64, mailboxes: Arc<[Arc<dyn Mailbox>]>) -> Arc<Ver
         name: name.to_owned(),
         datatype: DataType::Fp32,
         shape: [-1, width].into_iter().collect(),
+        labels: None,
     };
     let new = NewVersion {
         spec: ModelSpec {
@@ -115,6 +116,7 @@ impl Served {
         let process = Arc::new(Process {
             status: Status::new(false),
             bytes: Budget::new(settings.limits.byte_budget),
+            shared_memory: crate::shared_memory::Regions::new(settings.server.allow_client_shm),
             access_log: None,
             tracer,
             shared: Arc::new(shared),

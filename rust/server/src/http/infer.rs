@@ -24,6 +24,7 @@ use crate::body::Collected;
 use crate::event_loop::LoopContext;
 use crate::inflate::{Encoding, deflate, inflate_reserved};
 use crate::process::Process;
+use crate::shared_memory::attach;
 
 /// Bytes that are parsed, inflated or written as JSON on the loop at most: about half a millisecond.
 const MAX_BYTES_ON_LOOP: usize = 128 << 10;
@@ -48,15 +49,20 @@ pub(super) async fn infer(
     let body = request.body.collect(context, settings.limits.max_body_bytes, fields.content_length).await?;
     trail.body_was(body.len);
     let body = inflated(context, fields.encoding, body).await?;
-    let Decoded { request: mut inference, wants } = decoded(context, &fields, &target, body).await?;
+    let Decoded { request: mut inference, wants, shared } = decoded(context, &fields, &target, body).await?;
     inference.protocol = Protocol::Http;
     inference.arrived = Some(request.arrived);
     inference.model_name = target.model;
     inference.model_version = target.version;
     inference.deadline = fields.deadline;
-    trail.id_is(&inference.id);
+    trail.request_is(&inference);
+    let mut destinations = None;
+    if let Some(shared) = shared {
+        (inference, destinations) = attach(context.process(), shared, inference).await?;
+    }
     let (reply, answer) = HttpReply::new(Manner {
         wants,
+        destinations,
         report_batches: settings.server.report_batches,
         max_bytes: settings.limits.max_response_bytes,
         max_bytes_on_loop: MAX_BYTES_ON_LOOP,
@@ -161,10 +167,17 @@ async fn written(
 ) -> Result<HttpResponse> {
     trail.version_was(delivered.version);
     let limit = context.process().settings.limits.max_response_bytes;
-    let encoded = match delivered.form {
+    let mut encoded = match delivered.form {
         Form::Encoded(encoded) => encoded,
         Form::Draft(draft) => off_loop(move || encode(*draft, limit)).await??,
     };
+    if let Some(writes) = delivered.writes {
+        let bytes = writes.bytes();
+        writes.finish().await?;
+        if let Some(reservation) = &mut encoded.reservation {
+            reservation.shrink_to(reservation.units().saturating_sub(bytes));
+        }
+    }
     let mut headers = HeaderMap::with_capacity(8);
     let content_type = match encoded.json_length {
         Some(length) => {
