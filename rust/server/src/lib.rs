@@ -24,6 +24,7 @@ mod listen;
 pub mod loader;
 mod metadata;
 pub mod metrics;
+pub mod model_config;
 mod process;
 mod proto;
 pub mod repository;

@@ -26,6 +26,7 @@ use crate::event_loop::{self, Arrival, LoopHandle, LoopMailbox, LoopSeed};
 use crate::front::{self, Stop};
 use crate::listen::{self, Acceptor};
 use crate::loader::{self, LoadReport, Startup};
+use crate::model_config::Configs;
 use crate::process::Process;
 use crate::repository::{self, Found};
 use crate::status::{Phase, Status};
@@ -241,6 +242,7 @@ fn process(settings: Settings, clock: Clock) -> Result<Process, String> {
         shared: Arc::new(shared),
         plan,
         clock,
+        configs: Configs::default(),
         settings,
     })
 }

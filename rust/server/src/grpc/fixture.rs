@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 
 use crate::event_loop::{self, LoopHandle, LoopMailbox, LoopSeed};
 use crate::listen::Socket;
+use crate::model_config::Configs;
 use crate::process::Process;
 use crate::status::{Phase, Status};
 
@@ -110,6 +111,7 @@ impl Served {
             shared: Arc::new(shared),
             plan,
             clock,
+            configs: Configs::default(),
             settings,
         });
         process.status.advance(Phase::Serving);

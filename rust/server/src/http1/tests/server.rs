@@ -22,6 +22,7 @@ use mlserve_core::version::{Mailbox, NewVersion, Version};
 use crate::access::AccessLog;
 use crate::event_loop::{self, LoopHandle, LoopMailbox, LoopSeed};
 use crate::listen::Socket;
+use crate::model_config::Configs;
 use crate::process::Process;
 use crate::status::{Phase, Status};
 
@@ -101,6 +102,7 @@ impl TestServer {
             access_log: None,
             shared: Arc::clone(&shared),
             plan,
+            configs: Configs::default(),
             settings,
         });
         let log = Log::default();
