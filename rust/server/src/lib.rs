@@ -24,6 +24,7 @@ pub mod lifecycle;
 mod listen;
 mod metadata;
 pub mod metrics;
+pub mod model_config;
 mod process;
 mod proto;
 mod resources;

@@ -11,6 +11,7 @@ use mlserve_core::plan::Plan;
 
 use crate::access::AccessLog;
 use crate::lifecycle::Models;
+use crate::model_config::Configs;
 use crate::shared_memory::Regions;
 use crate::status::Status;
 use crate::trace::Tracing;
@@ -26,6 +27,8 @@ pub struct Process {
     pub plan: Arc<ArcSwap<Plan>>,
     /// Who loads and unloads.
     pub(crate) models: Models,
+    /// The model configurations that versions were loaded with.
+    pub(crate) configs: Configs,
     /// Where the server is in its life.
     pub status: Status,
     /// Bytes of requests and answers.

@@ -29,6 +29,7 @@ use crate::lifecycle::announce::announce;
 use crate::lifecycle::manager::Manager;
 use crate::lifecycle::{LoadReport, Models, Order, Startup};
 use crate::listen::{self, Acceptor};
+use crate::model_config::Configs;
 use crate::process::Process;
 use crate::shared_memory::Regions;
 use crate::status::{Phase, Status};
@@ -259,6 +260,7 @@ fn process(settings: Settings, clock: Clock, plan: Arc<ArcSwap<Plan>>, models: M
         plan,
         models,
         clock,
+        configs: Configs::default(),
         settings,
     })
 }

@@ -21,6 +21,7 @@ use tokio::net::UnixStream;
 use crate::event_loop::{self, LoopHandle, LoopMailbox, LoopSeed};
 use crate::lifecycle::Models;
 use crate::listen::Socket;
+use crate::model_config::Configs;
 use crate::process::Process;
 use crate::status::{Phase, Status};
 use crate::trace::Tracing;
@@ -123,6 +124,7 @@ impl Served {
             plan,
             models,
             clock,
+            configs: Configs::default(),
             settings,
         });
         process.status.advance(Phase::Serving);

@@ -23,6 +23,7 @@ use crate::access::AccessLog;
 use crate::event_loop::{self, LoopHandle, LoopMailbox, LoopSeed};
 use crate::lifecycle::Models;
 use crate::listen::Socket;
+use crate::model_config::Configs;
 use crate::process::Process;
 use crate::status::{Phase, Status};
 use crate::trace::Tracing;
@@ -110,6 +111,7 @@ impl TestServer {
             shared: Arc::clone(&shared),
             plan,
             models: no_models,
+            configs: Configs::default(),
             settings,
         });
         let log = Log::default();
