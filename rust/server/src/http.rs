@@ -21,6 +21,8 @@ mod draft;
 mod encode;
 mod extensions;
 mod find;
+#[cfg(test)]
+mod fixture;
 mod generate;
 mod headers;
 mod health;

@@ -1,6 +1,7 @@
 //! How a JSON value is nested: the lengths of its lists, and which shapes of a tensor they can stand for.
 
 use mlserve_core::error::{Error, Result, quoted};
+use mlserve_core::model::TensorSpec;
 use mlserve_core::tensor::{Shape, ShapeText};
 use smallvec::SmallVec;
 
@@ -26,6 +27,11 @@ impl Nest {
     /// The lengths, the outermost first.
     pub(super) fn lengths(&self) -> &[i64] {
         &self.lengths
+    }
+
+    /// Whether it is nested as deep as the whole of `tensor`.
+    pub(super) fn is_whole(&self, tensor: &TensorSpec) -> bool {
+        self.lengths.len() == tensor.shape.len()
     }
 
     /// The same without the outermost list.

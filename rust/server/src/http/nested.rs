@@ -190,18 +190,10 @@ fn not_as_json(output: &DraftOutput<'_>) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use mlserve_core::tensor::push_bytes_element;
 
+    use super::super::fixture::{floats, output};
     use super::*;
-
-    fn output(datatype: DataType, shape: &[i64], data: Vec<u8>) -> DraftOutput<'static> {
-        DraftOutput { name: "y".into(), datatype, shape: shape.into(), data: Bytes::from(data), is_binary: false }
-    }
-
-    fn floats(values: &[f32]) -> Vec<u8> {
-        values.iter().flat_map(|value| value.to_le_bytes()).collect()
-    }
 
     fn written(output: &DraftOutput<'_>) -> Result<String> {
         let mut buffer = Vec::new();
@@ -212,13 +204,13 @@ mod tests {
     #[test]
     fn nesting_follows_the_shape() {
         let data = floats(&[1.0, -2.5, 0.1, 4.0, 5.0, 6.0]);
-        let text = |shape: &[i64]| written(&output(DataType::Fp32, shape, data.clone())).expect("written");
+        let text = |shape: &[i64]| written(&output("y", DataType::Fp32, shape, data.clone())).expect("written");
         assert_eq!(text(&[6]), "[1.0,-2.5,0.1,4.0,5.0,6.0]");
         assert_eq!(text(&[2, 3]), "[[1.0,-2.5,0.1],[4.0,5.0,6.0]]");
         assert_eq!(text(&[3, 1, 2]), "[[[1.0,-2.5]],[[0.1,4.0]],[[5.0,6.0]]]");
-        assert_eq!(written(&output(DataType::Int8, &[], vec![255])).as_deref(), Ok("-1"));
-        assert_eq!(written(&output(DataType::Bool, &[2, 0], vec![])).as_deref(), Ok("[[],[]]"));
-        assert_eq!(written(&output(DataType::Bool, &[2], vec![0, 1])).as_deref(), Ok("[false,true]"));
+        assert_eq!(written(&output("y", DataType::Int8, &[], vec![255])).as_deref(), Ok("-1"));
+        assert_eq!(written(&output("y", DataType::Bool, &[2, 0], vec![])).as_deref(), Ok("[[],[]]"));
+        assert_eq!(written(&output("y", DataType::Bool, &[2], vec![0, 1])).as_deref(), Ok("[false,true]"));
     }
 
     #[test]
@@ -226,22 +218,22 @@ mod tests {
         let mut data = Vec::new();
         push_bytes_element(&mut data, "é\"".as_bytes()).expect("short");
         push_bytes_element(&mut data, &[0xff, 0x00]).expect("short");
-        let written = written(&output(DataType::Bytes, &[2], data)).expect("written");
+        let written = written(&output("y", DataType::Bytes, &[2], data)).expect("written");
         assert_eq!(written, r#"["é\"",{"b64":"/wA="}]"#);
     }
 
     #[test]
     fn what_json_cannot_carry_is_refused_by_its_place() {
         let fault = |output: &DraftOutput<'_>| written(output).expect_err("refused").text().to_owned();
-        let text = fault(&output(DataType::Fp32, &[2], floats(&[1.0, f32::NAN])));
+        let text = fault(&output("y", DataType::Fp32, &[2], floats(&[1.0, f32::NAN])));
         assert!(text.starts_with("element 1 of output 'y' is NaN or infinite"), "{text}");
-        let text = fault(&output(DataType::Fp16, &[1], vec![0, 0]));
+        let text = fault(&output("y", DataType::Fp16, &[1], vec![0, 0]));
         assert!(text.starts_with("sending FP16 data via JSON is not supported"), "{text}");
     }
 
     #[test]
     fn the_limit_holds_for_empty_lists_too() {
-        let output = output(DataType::Fp32, &[1 << 40, 0], vec![]);
+        let output = output("y", DataType::Fp32, &[1 << 40, 0], vec![]);
         let error = written(&output).expect_err("too large");
         assert_eq!(error.kind(), mlserve_core::error::Kind::TooLarge);
     }

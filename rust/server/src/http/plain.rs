@@ -66,7 +66,7 @@ pub(super) struct Asked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// V1's `predictions`, one for each row.
-    Predictions(usize),
+    Predictions(Rows),
     /// V1's `outputs`, by name.
     Columns,
     /// `prediction` and `confidence`.

@@ -68,7 +68,7 @@ struct Found<'a> {
 
 impl<'a> Found<'a> {
     fn of(mut outputs: Vec<Elements<'a>>, rows: Rows) -> Result<Self> {
-        let count = if let Rows::List(count) = rows { count } else { 1 };
+        let count = rows.count();
         let has_rows = |output: &Elements<'_>| output.shape().first() == Some(&(count as i64));
         let are_whole = !outputs.iter().all(has_rows);
         if are_whole && count > 1 {
@@ -87,9 +87,11 @@ impl<'a> Found<'a> {
 
     /// Writes something for each row: bare if one row was sent bare.
     fn push_each(&self, json: &mut Vec<u8>, push: impl Fn(&mut Vec<u8>, usize) -> Result<()>) -> Result<()> {
-        let Rows::List(count) = self.rows else { return push(json, 0) };
+        if self.rows == Rows::Bare {
+            return push(json, 0);
+        }
         json.push(b'[');
-        for row in 0..count {
+        for row in 0..self.rows.count() {
             if row > 0 {
                 json.push(b',');
             }

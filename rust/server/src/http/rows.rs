@@ -30,6 +30,15 @@ pub(super) enum Rows {
     Bare,
     /// A list of so many.
     List(usize),
+    /// A list of one, which is all that a model without rows takes.
+    Whole,
+}
+
+impl Rows {
+    /// How many there are.
+    pub(super) fn count(self) -> usize {
+        if let Rows::List(count) = self { count } else { 1 }
+    }
 }
 
 /// Reads the column form: an object by input name, or the value of the only input.
@@ -63,19 +72,20 @@ pub(super) fn list(cursor: &mut Cursor<'_>, reader: &mut Reader<'_>, key: &str) 
         return Err(no_rows(key));
     }
     let has_rows = reader.spec.batching.has_rows();
-    let whole = if has_rows { None } else { nest.fit(&tensor.shape) };
-    let shape = match whole {
-        Some(shape) => shape,
-        None if has_rows || count == 1 => {
-            let mut shape = row_shape(&nest.inner(), tensor, has_rows)?;
-            if has_rows {
-                shape[0] = count;
-            }
-            shape
-        }
-        None => return Err(one_at_a_time(reader, key, count)),
-    };
-    Ok(Table { inputs: smallvec![input(tensor, shape, wire)], rows: Rows::List(as_count(count)) })
+    if let Some(shape) = nest.fit(&tensor.shape).filter(|_| !has_rows) {
+        return Ok(Table { inputs: smallvec![input(tensor, shape, wire)], rows: Rows::List(as_count(count)) });
+    }
+    if count > 1 && !has_rows {
+        return Err(one_at_a_time(reader, key, count));
+    }
+    let row = nest.inner();
+    let mut shape = row_shape(&row, tensor, has_rows)?;
+    if has_rows {
+        shape[0] = count;
+    }
+    let is_whole = row.is_whole(tensor);
+    let rows = if is_whole { Rows::Whole } else { Rows::List(as_count(count)) };
+    Ok(Table { inputs: smallvec![input(tensor, shape, wire)], rows })
 }
 
 /// Reads one row or several: values for the only input, an object by input name, or a list of such objects.
@@ -142,6 +152,8 @@ struct Column {
     wire: Vec<u8>,
     shape: Shape,
     rows: usize,
+    /// Whether a row is the whole tensor.
+    is_whole: bool,
 }
 
 /// Reads a list of objects by input name.
@@ -173,6 +185,7 @@ fn rows_by_name(cursor: &mut Cursor<'_>, reader: &mut Reader<'_>, key: &str) -> 
     if count > 1 && !spec.batching.has_rows() {
         return Err(one_at_a_time(reader, key, count as i64));
     }
+    let is_whole = count == 1 && columns.iter().all(|column| column.is_whole);
     let inputs = spec.inputs.iter().zip(columns).map(|(tensor, column)| {
         let Column { wire, mut shape, .. } = column;
         if spec.batching.has_rows() {
@@ -180,7 +193,8 @@ fn rows_by_name(cursor: &mut Cursor<'_>, reader: &mut Reader<'_>, key: &str) -> 
         }
         input(tensor, shape, wire)
     });
-    Ok(Table { inputs: inputs.collect(), rows: Rows::List(count) })
+    let rows = if is_whole { Rows::Whole } else { Rows::List(count) };
+    Ok(Table { inputs: inputs.collect(), rows })
 }
 
 fn push_row(cursor: &mut Cursor<'_>, reader: &mut Reader<'_>, tensor: &TensorSpec, column: &mut Column) -> Result<()> {
@@ -189,6 +203,7 @@ fn push_row(cursor: &mut Cursor<'_>, reader: &mut Reader<'_>, tensor: &TensorSpe
     let shape = row_shape(&nest, tensor, reader.spec.batching.has_rows())?;
     if column.rows == 0 {
         column.shape = shape;
+        column.is_whole = nest.is_whole(tensor);
     } else if column.shape != shape {
         return Err(Error::invalid(format!(
             "input '{}' has shape {}, but {} in the rows before; all rows need the same",

@@ -28,8 +28,7 @@ pub(super) fn read(mut cursor: Cursor<'_>, reader: &mut Reader<'_>) -> Result<As
     let (inputs, form) = match members(&mut cursor, [INSTANCES, INPUTS])? {
         [Some(mut instances), None] => {
             let table = rows::list(&mut instances, reader, INSTANCES)?;
-            let count = if let Rows::List(count) = table.rows { count } else { 1 };
-            (table.inputs, Form::Predictions(count))
+            (table.inputs, Form::Predictions(table.rows))
         }
         [None, Some(mut inputs)] => (rows::columns(&mut inputs, reader, INPUTS)?, Form::Columns),
         [Some(_), Some(_)] => return Err(not_one("both are")),
@@ -38,22 +37,23 @@ pub(super) fn read(mut cursor: Cursor<'_>, reader: &mut Reader<'_>) -> Result<As
     Ok(Asked { request: Request { inputs, ..Request::default() }, form })
 }
 
-/// Writes one prediction for each of `rows` rows: a value for a model with one output, else an object by output name.
+/// Writes one prediction for each row: a value for a model with one output, else an object by output name.
 ///
 /// **Errors:** an output that has not as many rows; what JSON cannot carry; too large.
-pub(super) fn write_rows(draft: &Draft<'_>, rows: usize, limit: usize) -> Result<Vec<u8>> {
+pub(super) fn write_rows(draft: &Draft<'_>, rows: Rows, limit: usize) -> Result<Vec<u8>> {
+    let count = rows.count();
     let outputs: Vec<Elements<'_>> = draft.outputs.iter().map(Elements::new).collect::<Result<_>>()?;
-    let has_rows = |output: &&Elements<'_>| output.shape().first() == Some(&(rows as i64));
+    let has_rows = |output: &&Elements<'_>| output.shape().first() == Some(&(count as i64));
     let other = outputs.iter().find(|output| !has_rows(output));
-    if let Some(output) = other.filter(|_| rows > 1) {
+    if let Some(output) = other.filter(|_| count > 1) {
         return Err(Error::invalid(format!(
-            "output '{}' has no row for each of {rows} instances; send columns as '{INPUTS}'",
+            "output '{}' has no row for each of {count} instances; send columns as '{INPUTS}'",
             quoted(output.name())
         )));
     }
-    let are_whole = other.is_some();
+    let are_whole = other.is_some() || rows == Rows::Whole;
     let mut json = format!("{{\"{}\":[", "predictions").into_bytes();
-    for row in 0..rows {
+    for row in 0..count {
         if row > 0 {
             json.push(b',');
         }
