@@ -14,6 +14,7 @@ use smallvec::smallvec;
 use super::access::Trail;
 use super::decode::{Decoded, Source, decode};
 use super::encode::{Encoded, encode};
+use super::find::find;
 use super::headers::{Fields, JSON_LENGTH, Layout};
 use super::reply::{Delivered, Form, HttpReply, Manner};
 use super::route::Target;
@@ -27,7 +28,7 @@ use crate::process::Process;
 use crate::shared_memory::attach;
 
 /// Bytes that are parsed, inflated or written as JSON on the loop at most: about half a millisecond.
-const MAX_BYTES_ON_LOOP: usize = 128 << 10;
+pub(super) const MAX_BYTES_ON_LOOP: usize = 128 << 10;
 
 /// Bytes of an answer that are deflated on the loop at most: about as long.
 const MAX_DEFLATED_ON_LOOP: usize = 32 << 10;
@@ -81,7 +82,7 @@ pub(super) async fn infer(
 }
 
 /// The body without its encoding.
-async fn inflated(context: &LoopContext, encoding: Encoding, mut body: Collected) -> Result<Collected> {
+pub(super) async fn inflated(context: &LoopContext, encoding: Encoding, mut body: Collected) -> Result<Collected> {
     if encoding == Encoding::Identity {
         return Ok(body);
     }
@@ -116,8 +117,7 @@ async fn inflated(context: &LoopContext, encoding: Encoding, mut body: Collected
 async fn decoded(context: &LoopContext, fields: &Fields, target: &Target, body: Collected) -> Result<Decoded> {
     match fields.layout(body.len)? {
         Layout::Raw => {
-            let plan = context.process().plan.load();
-            let version = plan.find(&target.model, target.version)?;
+            let version = find(context, target, fields.deadline).await?;
             let mut blobs = Blobs::new(body.pieces);
             let bytes = blobs.take(body.len).unwrap_or_default();
             let mut decoded = raw::decode(bytes, &version.spec)?;
@@ -187,6 +187,11 @@ async fn written(
         None => "application/json",
     };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    finished(encoded, accepts, headers).await
+}
+
+/// The response that carries `encoded`, deflated if the caller likes that and it pays.
+pub(super) async fn finished(encoded: Encoded, accepts: Encoding, mut headers: HeaderMap) -> Result<HttpResponse> {
     let encoded = if accepts == Encoding::Identity || encoded.len() < MIN_DEFLATED {
         encoded
     } else {
@@ -210,7 +215,7 @@ async fn deflated(encoded: Encoded, encoding: Encoding) -> Result<Encoded> {
 }
 
 /// Runs `job` on a thread where it may take its time.
-async fn off_loop<Output: Send + 'static>(job: impl FnOnce() -> Output + Send + 'static) -> Result<Output> {
+pub(super) async fn off_loop<Output: Send + 'static>(job: impl FnOnce() -> Output + Send + 'static) -> Result<Output> {
     // A job that panics, or one that the end of the server cuts off.
     tokio::task::spawn_blocking(job).await.map_err(|_| Error::internal("the request could not be worked on"))
 }

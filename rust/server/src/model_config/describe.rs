@@ -37,7 +37,7 @@ pub(crate) fn describe(version: &Version, file: Option<&ConfigFile>) -> ModelCon
         instance_group: vec![ModelInstanceGroup {
             name: spec.name.to_string(),
             kind: Kind::Cpu.into(),
-            count: i32::try_from(version.instances.len()).unwrap_or(i32::MAX),
+            count: i32::try_from(version.stats.instances.len()).unwrap_or(i32::MAX),
             ..ModelInstanceGroup::default()
         }],
         default_model_filename: file.map_or(DEFAULT_FILE, ConfigFile::model_file_name).to_owned(),

@@ -68,7 +68,7 @@ fn read(test: &str, text: &str) -> Result<ConfigFile, String> {
 }
 
 fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSpec {
-    TensorSpec { name: name.to_owned(), datatype, shape: shape.iter().copied().collect() }
+    TensorSpec { name: name.to_owned(), datatype, shape: shape.iter().copied().collect(), labels: None }
 }
 
 #[test]

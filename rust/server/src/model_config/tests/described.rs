@@ -26,6 +26,9 @@ fn version(batching: Batching, settings: ModelSettings) -> Arc<Version> {
         backend: Arc::new(Doubler),
         instances: 2,
         warmup: Vec::new(),
+        model_bytes: 0,
+        load_duration: std::time::Duration::ZERO,
+        earlier: None,
     };
     Version::new(new, Arc::from([]), mlserve_core::clock::Clock::Monotonic)
 }
