@@ -4,7 +4,7 @@
 //! flags. `validate` enforces the ranges that the schema only documents. Who merges files, environment and flags:
 //! `settings` in the server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -24,6 +24,9 @@ pub struct Settings {
     pub log: LogSettings,
     /// One table per model, by its name; every key is optional.
     pub models: BTreeMap<String, ModelSettings>,
+    /// Which keys of each model's table were given. These win over the model's own configuration; defaults do not.
+    #[serde(skip)]
+    pub given: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Addresses, loops, shutdown.
@@ -371,7 +374,10 @@ impl Settings {
 }
 
 impl ModelSettings {
-    fn validate(&self, name: &str) -> Result<(), InvalidSetting> {
+    /// Checks what types alone cannot say, for the model `name`.
+    ///
+    /// **Errors:** the first setting out of its range.
+    pub fn validate(&self, name: &str) -> Result<(), InvalidSetting> {
         let key = |leaf: &str| format!("models.{name}.{leaf}");
         within(&key("max_batch_rows"), self.max_batch_rows, 1, 1 << 20)?;
         within(&key("max_delay_us"), self.max_delay_us as usize, 0, 60_000_000)?;

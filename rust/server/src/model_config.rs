@@ -157,11 +157,6 @@ impl ConfigFile {
         &self.warnings
     }
 
-    /// Whether it wants answers kept.
-    pub(crate) fn response_cache_asked(&self) -> bool {
-        self.proto.response_cache.is_some_and(|cache| cache.enable)
-    }
-
     /// The message as it was read.
     pub(crate) fn proto(&self) -> &ModelConfig {
         &self.proto
@@ -196,18 +191,17 @@ fn version_policy(config: &ModelConfig) -> Result<Option<VersionPolicy>, String>
 pub(crate) struct Configs(Mutex<HashMap<(String, u64), Arc<ConfigFile>>>);
 
 impl Configs {
-    /// Remembers the configuration that a version was loaded with.
-    pub(crate) fn set(&self, name: &str, version: u64, config: Arc<ConfigFile>) {
-        self.0.lock().insert((name.to_owned(), version), config);
+    /// Remembers the configuration that a version was loaded with, or that it had none.
+    pub(crate) fn set(&self, name: &str, version: u64, config: Option<Arc<ConfigFile>>) {
+        let key = (name.to_owned(), version);
+        match config {
+            Some(config) => drop(self.0.lock().insert(key, config)),
+            None => drop(self.0.lock().remove(&key)),
+        }
     }
 
     /// The configuration that a version was loaded with; `None` if it had none.
     pub(crate) fn get(&self, name: &str, version: u64) -> Option<Arc<ConfigFile>> {
         self.0.lock().get(&(name.to_owned(), version)).cloned()
-    }
-
-    /// Forgets a version's configuration.
-    pub(crate) fn remove(&self, name: &str, version: u64) {
-        self.0.lock().remove(&(name.to_owned(), version));
     }
 }

@@ -84,7 +84,6 @@ fn a_whole_configuration_becomes_settings() {
     assert_eq!(config.version_policy(), Some(VersionPolicy::Specific(vec![1, 3])));
     assert_eq!((config.model_file_name(), config.whole_requests()), ("model.onnx", None));
     assert_eq!(config.warnings(), [] as [&str; 0]);
-    assert!(!config.response_cache_asked());
     let options = SessionOptions {
         graph_level: GraphLevel::Extended,
         is_parallel: true,
@@ -170,9 +169,9 @@ fn a_model_file_stays_in_its_version_folder() {
 #[test]
 fn the_registry_keeps_configurations_by_model_and_version() {
     let (configs, config) = (Configs::default(), Arc::new(read("registry", TINY).expect("valid")));
-    configs.set("tiny", 3, Arc::clone(&config));
+    configs.set("tiny", 3, Some(Arc::clone(&config)));
     assert!(configs.get("tiny", 3).is_some_and(|found| Arc::ptr_eq(&found, &config)));
     assert!(configs.get("tiny", 1).is_none());
-    configs.remove("tiny", 3);
+    configs.set("tiny", 3, None);
     assert!(configs.get("tiny", 3).is_none());
 }

@@ -142,7 +142,7 @@ fn the_rpc_finds_the_file_behind_a_version() {
     };
     assert_eq!(ask("double", "").expect("served").default_model_filename, "model.onnx");
     let file = ConfigFile::from_json("{\"default_model_filename\": \"net.onnx\"}", "double").expect("valid");
-    served.process.configs.set("double", 7, Arc::new(file));
+    served.process.configs.set("double", 7, Some(Arc::new(file)));
     assert_eq!(ask("double", "7").expect("served").default_model_filename, "net.onnx");
     for (name, version, kind) in [
         ("nobody", "", Kind::NotFound),
