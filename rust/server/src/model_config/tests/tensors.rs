@@ -9,7 +9,7 @@ fn graph() -> (Vec<TensorSpec>, Vec<TensorSpec>) {
 
 fn check(text: &str) -> Result<(), String> {
     let (inputs, outputs) = graph();
-    read("tensors", text).expect("valid").check_against(&inputs, &outputs)
+    read(text).expect("valid").check_against(&inputs, &outputs)
 }
 
 const S: &str = "input { name: \"s\" data_type: TYPE_STRING dims: -1 }";
@@ -65,7 +65,7 @@ fn what_does_not_fit_is_named_with_what_the_graph_has() {
 #[test]
 fn a_batch_size_needs_a_graph_with_rows() {
     let (inputs, outputs) = (vec![spec("x", DataType::Fp32, &[1, 8])], vec![spec("y", DataType::Fp32, &[-1])]);
-    let config = read("rows", "max_batch_size: 2").expect("valid");
+    let config = read("max_batch_size: 2").expect("valid");
     assert_eq!(
         config.check_against(&inputs, &outputs),
         Err("max_batch_size: input 'x' has the shape [1,8] in the graph, whose first dimension does not count rows; \
@@ -78,7 +78,7 @@ fn a_batch_size_needs_a_graph_with_rows() {
 fn dimensions_of_the_file_narrow_those_of_the_graph() {
     let (inputs, _) = graph();
     let shapes = |text: &str| {
-        let narrowed = read("narrow", text).expect("valid").narrowed(&inputs);
+        let narrowed = read(text).expect("valid").narrowed(&inputs);
         narrowed.iter().map(|spec| spec.shape.to_vec()).collect::<Vec<_>>()
     };
     assert_eq!(shapes(&format!("max_batch_size: 4 {X} input {{ name: \"s\" dims: 5 }}")), [[-1, 8], [-1, 5]]);
