@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use prost_reflect::DynamicMessage;
 use serde_json::{Map, Value};
 
+use self::runtime::SessionOptions;
 use crate::proto::ModelConfig;
 use crate::proto::model_version_policy::PolicyChoice;
 
@@ -22,7 +23,7 @@ mod describe;
 mod files;
 mod read;
 pub mod rules;
-mod runtime;
+pub(crate) mod runtime;
 mod settings;
 mod tensors;
 mod text;
@@ -33,7 +34,6 @@ mod tests;
 
 pub(crate) use describe::describe;
 pub(crate) use files::Labels;
-pub(crate) use runtime::{GraphLevel, SessionOptions};
 pub(crate) use warmup::Warmup;
 
 /// Where a configuration lies in a model's folder.
@@ -116,9 +116,8 @@ impl ConfigFile {
 
     /// Why each request is to be run whole and by itself; `None` if it is not.
     pub(crate) fn whole_requests(&self) -> Option<String> {
-        // Triton completes what is left out, the batch size too, unless both inputs and outputs are listed.
-        let is_complete = !self.proto.input.is_empty() && !self.proto.output.is_empty();
-        (self.proto.max_batch_size == 0 && is_complete).then(|| format!("max_batch_size is 0 in {FILE}"))
+        (self.proto.max_batch_size == 0 && tensors::lists_all(&self.proto))
+            .then(|| format!("max_batch_size is 0 in {FILE}"))
     }
 
     /// Holds its inputs and outputs against those of the graph.

@@ -74,7 +74,7 @@ const fn refused(field: &'static str, when: When, says: &'static str) -> Rule {
 }
 
 const NO_GPU: &str = "models run on the CPU";
-const OWN_SHAPE: &str = "tensors travel in the graph's own shape; remove `reshape` and let `dims` be that shape";
+const OWN_SHAPE: &str = "tensors travel in the graph's own shape; remove `reshape`, and `dims` with it";
 const TENSORRT_ONLY: &str = "it is for TensorRT, which is not offered";
 
 /// Every field of `ModelConfig`.

@@ -8,6 +8,7 @@ use mlserve_core::model::TensorSpec;
 use mlserve_core::tensor::DataType;
 use serde_json::json;
 
+use super::runtime::GraphLevel;
 use super::*;
 
 mod described;

@@ -1,5 +1,7 @@
 //! Texts that are no configuration: each is refused with the place and what is allowed there.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn fault(text: &str) -> String {
@@ -18,6 +20,7 @@ fn faults_of_the_text_have_line_and_column() {
         ("dynamic_batching {\n", "line 1, column 19: expected '}' or a field name, but reached end of input"),
         ("\n$", "line 2, column 1: invalid token"),
         ("input [ { }, {}\n ] output [ { }, { nome: 1 } ]", "line 2, column 20: field 'nome' not found"),
+        ("input { data_type: 99 }", "input[0].data_type = 99 is no value; allowed: TYPE_INVALID, TYPE_BOOL"),
         ("input [ {}", "line 1, column 11: expected ',' or ']', but reached end of input"),
     ] {
         let found = fault(text);
@@ -69,6 +72,34 @@ fn text_that_is_not_utf8_is_refused_with_its_place() {
 fn a_folder_without_the_file_has_no_configuration() {
     let folder = Folder::new(&[]);
     assert!(ConfigFile::read(&folder.0, "tiny").expect("no fault").is_none());
+}
+
+#[test]
+fn what_is_no_file_is_refused_and_not_waited_for() {
+    let folder = Folder::new(&[("config.pbtxt/x", b"")]);
+    let error = ConfigFile::read(&folder.0, "tiny").expect_err("a folder");
+    assert_eq!(error, "config.pbtxt of model 'tiny': it is no file");
+    let folder = Folder::new(&[]);
+    std::os::unix::fs::symlink("nowhere", folder.0.join(FILE)).expect("linked");
+    let error = ConfigFile::read(&folder.0, "tiny").expect_err("leads nowhere");
+    assert!(error.contains("No such file"), "{error}");
+}
+
+proptest! {
+    /// Whatever a file holds, it is read or refused.
+    #[test]
+    fn no_text_breaks_the_reader(words in proptest::collection::vec(prop_oneof![
+        prop::sample::select(vec![
+            "{", "}", "[", "]", "<", ">", ":", ",", ";", "\"", "'", "#", "\n", "-", "\\", "/", "key", "value", "input", "dims",
+            "parameters", "priority_queue_policy", "dynamic_batching", "name", "kind", "99999999999999999999", "0x1f", "07",
+            "1.5e9", "inf", "TYPE_FP32", "true", "\"a\"", "model_warmup", "inputs", "max_batch_size", "é", "\u{1F600}",
+        ]).prop_map(str::to_owned),
+        any::<char>().prop_map(String::from),
+    ], 0..40)) {
+        let _ = read(&words.concat());
+        let _ = read(&words.join(" "));
+        let _ = ConfigFile::from_json(&words.concat(), "tiny");
+    }
 }
 
 #[test]

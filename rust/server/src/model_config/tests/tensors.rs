@@ -28,6 +28,9 @@ fn tensors_that_fit_are_taken() {
         &format!("max_batch_size: 4 {X} input {{ name: \"s\" dims: 5 }} output {{ name: \"y\" dims: -1 }}"),
         // Without a batch size the shapes are whole.
         "input { name: \"x\" dims: [ -1, 8 ] } input { name: \"s\" dims: [ 1, -1 ] } output { name: \"y\" dims: [ -1, 3 ] }",
+        // With the outputs left out, the graph says whether there are rows.
+        &format!("{X} {S}"),
+        "input { name: \"x\" dims: [ -1, 8 ] } input { name: \"s\" dims: 2 }",
     ] {
         assert_eq!(check(text), Ok(()), "{text}");
     }
@@ -56,7 +59,7 @@ fn what_does_not_fit_is_named_with_what_the_graph_has() {
              [-1,8]",
         ),
         (X.replace('8', "0"), "input 'x': dims has 0; allowed: -1 and sizes from 1"),
-        (format!("{X} {S}"), "input 'x': dims are [8], but in the graph its shape is [-1,8]"),
+        (format!("{X} {S} output {{ name: \"y\" }}"), "input 'x': dims are [8], but in the graph its shape is [-1,8]"),
     ] {
         assert_eq!(check(&text), Err(fault.to_owned()), "{text}");
     }
