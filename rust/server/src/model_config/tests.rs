@@ -99,6 +99,13 @@ fn a_whole_configuration_becomes_settings() {
 }
 
 #[test]
+fn scheduling_becomes_settings_and_comes_back() {
+    let config = read(TINY).expect("valid");
+    let back = settings::batching_in(&Value::Object(config.settings()));
+    assert_eq!(Some(&back), settings::dynamic_batching(config.proto()));
+}
+
+#[test]
 fn an_empty_configuration_sets_nothing() {
     let config = read("").expect("valid");
     assert_eq!((config.settings(), config.version_policy()), (Map::new(), None));
