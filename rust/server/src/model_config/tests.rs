@@ -117,7 +117,10 @@ fn an_empty_configuration_sets_nothing() {
 fn requests_are_whole_only_if_the_configuration_is_complete_and_has_no_batch_size() {
     let (input, output) = ("input { name: \"x\" dims: 1 }", "output { name: \"y\" dims: 1 }");
     let reason = |text: &str| read(text).expect("valid").whole_requests();
-    assert_eq!(reason(&format!("{input} {output}")), Some("max_batch_size is 0 in config.pbtxt".to_owned()));
+    assert_eq!(
+        reason(&format!("{input} {output}")),
+        Some("max_batch_size is 0 in the model's configuration".to_owned())
+    );
     assert_eq!(reason(&format!("{input} {output} max_batch_size: 1")), None);
     assert_eq!(reason(input), None);
 }

@@ -28,7 +28,10 @@ fn files_outside_the_folder_are_refused() {
         let (folder, config) = model(&text, &[("folder/x", b"")]);
         std::os::unix::fs::symlink(outside.0.join("secret"), folder.0.join("link")).expect("linked");
         let error = config.labels(&folder.0).expect_err(name);
-        assert!(error.starts_with(&format!("output 'y': label_filename \"{name}\": {fault}")), "{error}");
+        assert!(
+            error.starts_with(&format!("config.pbtxt of model 'tiny': output 'y': label_filename \"{name}\": {fault}")),
+            "{error}"
+        );
     }
 }
 
@@ -129,9 +132,9 @@ fn samples_that_do_not_fit_are_refused_by_name() {
     ] {
         let (folder, config) = model(&text, &[("warmup/short", b"abc"), ("warmup/s", b"\x01\0\0\0a")]);
         let error = config.warmups(&folder.0, &inputs()).expect_err(&text);
-        assert!(error.starts_with(&format!("model_warmup[0] 'w': {fault}")), "{error}");
+        assert!(error.starts_with(&format!("config.pbtxt of model 'tiny': model_warmup[0] 'w': {fault}")), "{error}");
     }
     let (folder, config) = model("model_warmup { batch_size: 1 }", &[]);
     let error = config.warmups(&folder.0, &inputs()).expect_err("missing");
-    assert_eq!(error, "model_warmup[0] '': input 'x': it is missing");
+    assert_eq!(error, "config.pbtxt of model 'tiny': model_warmup[0] '': input 'x': it is missing");
 }

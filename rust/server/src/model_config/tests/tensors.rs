@@ -9,7 +9,8 @@ fn graph() -> (Vec<TensorSpec>, Vec<TensorSpec>) {
 
 fn check(text: &str) -> Result<(), String> {
     let (inputs, outputs) = graph();
-    read(text).expect("valid").check_against(&inputs, &outputs)
+    let checked = read(text).expect("valid").check_against(&inputs, &outputs);
+    checked.map_err(|fault| fault.strip_prefix("config.pbtxt of model 'tiny': ").expect("names the file").to_owned())
 }
 
 const S: &str = "input { name: \"s\" data_type: TYPE_STRING dims: -1 }";
@@ -71,7 +72,7 @@ fn a_batch_size_needs_a_graph_with_rows() {
     let config = read("max_batch_size: 2").expect("valid");
     assert_eq!(
         config.check_against(&inputs, &outputs),
-        Err("max_batch_size: input 'x' has the shape [1,8] in the graph, whose first dimension does not count rows; \
+        Err("config.pbtxt of model 'tiny': max_batch_size: input 'x' has the shape [1,8] in the graph, whose first dimension does not count rows; \
              allowed here: max_batch_size 0"
             .to_owned())
     );
