@@ -28,8 +28,9 @@ const MIN_RUNS: usize = 5;
 /// Part of the budget that runs of one size may take up to [`MIN_RUNS`].
 const PART: u32 = 8;
 
-/// Part of that part for the runs beyond.
-const SHORT_PART: u32 = 16;
+/// Part of that part for the runs beyond: one in a thousand of the budget for each size, as a server may load hundreds
+/// of small models.
+const SHORT_PART: u32 = 128;
 
 /// A session that is ready to serve.
 pub(crate) struct Warm {
