@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::candidate::Candidate;
 use crate::error::LoadError;
 use crate::fault::run_error;
-use crate::load::{Candidate, LoadOptions, now};
+use crate::load::{LoadOptions, now};
 use crate::probe::{Fill, Probe};
 use crate::proof::Proven;
 use crate::session::Session;
