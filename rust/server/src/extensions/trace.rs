@@ -23,7 +23,9 @@ pub(crate) fn settings(process: &Process, request: &TraceSettingRequest) -> Resu
     }
     if !request.settings.is_empty() {
         process.tracer.change(model, change(request)?)?;
-        tracing::info!(model, settings = ?in_force(process, model), "trace settings were changed");
+        let sampler = process.tracer.in_force(model);
+        let (is_on, rate, count) = (sampler.is_on, sampler.rate, sampler.left());
+        tracing::info!(model, is_on, rate, count, sampler.log_frequency, "trace settings were changed");
     }
     let settings = in_force(process, model);
     let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), SettingValue { value: vec![value] }));

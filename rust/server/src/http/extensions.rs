@@ -58,7 +58,7 @@ pub(super) async fn answer(
     let body = if is_post { Some(body(context, request, trail).await?) } else { None };
     Ok(match extension {
         Extension::ModelConfig => config::answer(process, &target)?,
-        Extension::Statistics => statistics::answer(process, &target)?,
+        Extension::Statistics => statistics::answer(process, &target).await?,
         Extension::RepositoryIndex => repository::index(process, body)?,
         Extension::Load => repository::load(process, &target, body).await?,
         Extension::Unload => repository::unload(process, &target, body).await?,

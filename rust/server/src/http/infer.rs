@@ -197,7 +197,7 @@ async fn deflated(encoded: Encoded, encoding: Encoding) -> Result<Encoded> {
 }
 
 /// Runs `job` on a thread where it may take its time.
-async fn off_loop<Output: Send + 'static>(job: impl FnOnce() -> Output + Send + 'static) -> Result<Output> {
+pub(super) async fn off_loop<Output: Send + 'static>(job: impl FnOnce() -> Output + Send + 'static) -> Result<Output> {
     // A job that panics, or one that the end of the server cuts off.
     tokio::task::spawn_blocking(job).await.map_err(|_| Error::internal("the request could not be worked on"))
 }
