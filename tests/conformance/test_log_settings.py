@@ -99,7 +99,7 @@ def test_times_are_written_to_the_second_if_asked(server: ServerProcess) -> None
 @pytest.mark.parametrize(
     ("settings", "status", "text"),
     [
-        ({"log_file": "/tmp/x"}, "501", "log file location can not be updated through network protocol"),
+        ({"log_file": "other.log"}, "501", "log file location can not be updated through network protocol"),
         ({"log_info": "yes"}, "400", "expect boolean for 'log_info'"),
         ({"log_verbose_level": -1}, "400", "log setting 'log_verbose_level' is -1; allowed are"),
         ({"log_format": "json"}, "400", "invalid argument for log_format, got: json"),

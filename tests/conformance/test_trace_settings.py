@@ -62,8 +62,8 @@ def change(
         return {name: value if name == "trace_level" else value[0] for name, value in found.items()}
 
 
-def infer(server: ServerProcess, protocol: str, *, model: str = "mlp", id: str = "", width: int = 8) -> None:
-    asked = Asked(model, {"x": np.ones((1, width), np.float32)}, {"x": "FP32"}, options={"request_id": id})
+def infer(server: ServerProcess, protocol: str, *, model: str = "mlp", name: str = "") -> None:
+    asked = Asked(model, {"x": np.ones((1, 8), np.float32)}, {"x": "FP32"}, options={"request_id": name})
     CLIENTS[protocol](server.http if protocol == "http" else server.grpc, asked)
 
 
@@ -100,11 +100,11 @@ def test_settings_are_told_changed_and_cleared(server: ServerProcess, trace_file
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_a_traced_request_tells_its_stages(server: ServerProcess, trace_file: Path, protocol: str) -> None:
-    infer(server, protocol, id="before")
+    infer(server, protocol, name="before")
     change(server, {"trace_level": ["TIMESTAMPS"], "trace_rate": "1"})
-    infer(server, protocol, id="traced")
+    infer(server, protocol, name="traced")
     change(server, {"trace_level": ["OFF"]})
-    infer(server, protocol, id="after")
+    infer(server, protocol, name="after")
     assert server.stop() == 0
     (trace,) = traces(trace_file).values()
     assert (trace["model_name"], trace["model_version"], trace["request_id"]) == ("mlp", 1, "traced")
@@ -117,7 +117,7 @@ def test_a_traced_request_tells_its_stages(server: ServerProcess, trace_file: Pa
 def test_one_of_so_many_requests_is_traced_up_to_the_count(server: ServerProcess, trace_file: Path) -> None:
     change(server, {"trace_level": ["TIMESTAMPS"], "trace_rate": "3", "trace_count": "2"})
     for number in range(1, 12):
-        infer(server, "http", id=str(number))
+        infer(server, "http", name=str(number))
     assert change(server, {})["trace_count"] == "0"
     assert server.stop() == 0
     assert [trace["request_id"] for trace in traces(trace_file).values()] == ["3", "6"]
@@ -127,8 +127,8 @@ def test_a_model_may_be_traced_alone_into_files_of_so_many(server: ServerProcess
     settings = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1", "log_frequency": "2"}
     change(server, settings, model="mlp", protocol="grpc")
     for number in range(3):
-        infer(server, "grpc", id=str(number))
-        infer(server, "grpc", model="identity_FP32", id="other")
+        infer(server, "grpc", name=str(number))
+        infer(server, "grpc", model="identity_FP32", name="other")
     assert server.stop() == 0
     parts = [traces(trace_file.with_name(f"trace.json.{index}")) for index in range(2)]
     assert [[trace["request_id"] for trace in part.values()] for part in parts] == [["0", "1"], ["2"]]
@@ -138,7 +138,7 @@ def test_a_model_may_be_traced_alone_into_files_of_so_many(server: ServerProcess
     ("settings", "model", "status", "text"),
     [
         (
-            {"trace_file": "/tmp/x"},
+            {"trace_file": "other.json"},
             None,
             "501",
             "trace file location can not be updated through network protocol",
