@@ -104,7 +104,7 @@ impl Version {
         let policies = QueuePolicy::of_levels(&settings);
         Arc::new(Self {
             pool: Pool::new(Queue::new(&policies, settings.queue_capacity), instances),
-            stats: Stats::new(mailboxes.len(), instances.max(1), earlier, clock.now()),
+            stats: Stats::new(mailboxes.len(), instances.max(1), earlier, &clock),
             policies,
             model_bytes,
             load_duration,

@@ -62,7 +62,7 @@ pub(super) async fn answer(
             find(context, &target, None).await?;
             config::answer(process, &target)?
         }
-        Extension::Statistics => statistics::answer(process, &target)?,
+        Extension::Statistics => statistics::answer(process, &target).await?,
         Extension::RepositoryIndex => repository::index(process, body.unwrap_or_default()).await?,
         Extension::Load => repository::load(process, &target, body.unwrap_or_default()).await?,
         Extension::Unload => repository::unload(process, &target, body.unwrap_or_default()).await?,
