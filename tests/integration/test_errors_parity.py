@@ -157,7 +157,8 @@ def not_ready(servers: Servers) -> Both:
 
 
 def not_offered(servers: Servers) -> Both:
-    inference = Inference("mlp", [X], outputs={"probabilities": {"classification": 1}})
+    place = {"shared_memory_region": "r", "shared_memory_byte_size": 12}
+    inference = Inference("mlp", [X], outputs={"probabilities": place})
     return both(servers.limited, inference)
 
 

@@ -14,11 +14,13 @@ use parking_lot::RwLock;
 
 use crate::resources;
 
+mod place;
 mod region;
 mod tensors;
 
+pub(crate) use place::{BYTE_SIZE, Given, OFFSET, Place, PlaceParameters, REGION};
 pub(crate) use region::{Region, Window};
-pub(crate) use tensors::{Destinations, Place, SharedTensors, Writes, attach};
+pub(crate) use tensors::{Destinations, SharedTensors, Writes, attach};
 
 /// Where `shm_open` puts its files on Linux.
 const FOLDER: &str = "/dev/shm";

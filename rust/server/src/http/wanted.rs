@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 
 use super::decode::{kind, missing, once, text, too_many};
 use super::json::{Cursor, Token};
-use super::parameters::{PlaceParameters, boolean, unsigned_as};
-use crate::shared_memory::{Place, SharedTensors};
+use super::parameters::{boolean, read_classes, read_place};
+use crate::shared_memory::{Place, PlaceParameters, SharedTensors};
 
 /// How an output is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,8 +148,8 @@ impl OutputParameters {
         cursor.object(|cursor, key| {
             match &*key {
                 "binary_data" => parameters.is_binary = Some(boolean(cursor, &key)?),
-                "classification" => parameters.classes = unsigned_as(cursor, "Unable to set 'classification'")?,
-                _ if parameters.place.member(cursor, &key)? => {}
+                "classification" => parameters.classes = read_classes(cursor)?,
+                _ if read_place(&mut parameters.place, cursor, &key)? => {}
                 _ => cursor.skip()?,
             }
             Ok(())
