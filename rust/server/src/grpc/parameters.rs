@@ -71,9 +71,10 @@ pub(super) fn apply(parameters: Parameters, request: &mut Request) -> Result<()>
             ("priority", value) => request.priority = priority(value.as_ref())?,
             ("timeout", value) => request.queue_timeout = timeout(value.as_ref())?,
             // 0 and "" mean that there is none. A number is the same over HTTP, where it has no sign.
-            ("sequence_id", Some(Parameter::Int64(0))) => {}
             ("sequence_id", Some(Parameter::Int64(id))) => {
-                request.options_mut().routing_key = Text::from((id as u64).to_string());
+                if id != 0 {
+                    request.options_mut().routing_key = Text::from((id as u64).to_string());
+                }
             }
             ("sequence_id", Some(Parameter::Text(id))) => {
                 if !id.is_empty() {
@@ -122,8 +123,8 @@ fn timeout(value: Option<&Parameter>) -> Result<Option<Duration>> {
 pub(super) fn classification(parameters: &Parameters) -> Result<Option<usize>> {
     match value_of(parameters, "classification") {
         None => Ok(None),
-        Some(Some(&Parameter::Int64(most))) if most > 0 => Ok(Some(usize::try_from(most).unwrap_or(usize::MAX))),
-        Some(Some(&Parameter::Int64(most))) => Err(Error::invalid(format!(
+        Some(&Some(Parameter::Int64(most))) if most > 0 => Ok(Some(usize::try_from(most).unwrap_or(usize::MAX))),
+        Some(&Some(Parameter::Int64(most))) => Err(Error::invalid(format!(
             "invalid value for 'classification' parameter, expected a value from 1 to {}, got {most}",
             i64::MAX
         ))),
@@ -142,7 +143,7 @@ pub(super) fn place(parameters: &Parameters, tensor: &str) -> Result<Option<Plac
     };
     let number = |key| match value_of(parameters, key) {
         None => Given::Nothing,
-        Some(Some(&Parameter::Int64(number))) => {
+        Some(&Some(Parameter::Int64(number))) => {
             u64::try_from(number).map_or_else(|_| Given::OutOfRange(number.to_string()), Given::Value)
         }
         Some(_) => Given::WrongKind,
@@ -150,8 +151,8 @@ pub(super) fn place(parameters: &Parameters, tensor: &str) -> Result<Option<Plac
     PlaceParameters { region, offset: number(OFFSET), byte_size: number(BYTE_SIZE) }.finish(tensor)
 }
 
-fn value_of<'a>(parameters: &'a Parameters, key: &str) -> Option<Option<&'a Parameter>> {
-    parameters.iter().find(|(name, _)| &**name == key).map(|(_, value)| value.as_ref())
+fn value_of<'a>(parameters: &'a Parameters, key: &str) -> Option<&'a Option<Parameter>> {
+    parameters.iter().find(|(name, _)| &**name == key).map(|(_, value)| value)
 }
 
 #[cold]

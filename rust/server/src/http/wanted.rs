@@ -51,7 +51,7 @@ struct Output {
 /// The `outputs` of a request.
 #[derive(Debug, Default)]
 pub(super) struct Outputs {
-    outputs: SmallVec<[Output; 2]>,
+    list: SmallVec<[Output; 2]>,
     classifications: Vec<(Text, usize)>,
     shared: Vec<(Text, Place)>,
 }
@@ -64,7 +64,7 @@ impl Outputs {
         kind(cursor, Token::Array, "outputs")?;
         let mut outputs = Self::default();
         cursor.array(|cursor| {
-            if outputs.outputs.len() == max_tensors {
+            if outputs.list.len() == max_tensors {
                 return Err(too_many("outputs", max_tensors));
             }
             kind(cursor, Token::Object, "outputs")?;
@@ -104,14 +104,14 @@ impl Outputs {
         } else if parameters.classes > 0 {
             self.classifications.push((name.clone(), usize::try_from(parameters.classes).unwrap_or(usize::MAX)));
         }
-        self.outputs.push(Output { name, form });
+        self.list.push(Output { name, form });
         Ok(())
     }
 
     /// The names, to be put into the request, and the forms; outputs that say nothing have the form `otherwise`.
     pub(super) fn finish(self, otherwise: OutputForm, names: &mut SmallVec<[Text; 2]>) -> Wants {
         let mut wants = Wants { by_name: SmallVec::new(), otherwise };
-        for Output { name, form } in self.outputs {
+        for Output { name, form } in self.list {
             wants.by_name.push((name.clone(), form.unwrap_or(otherwise)));
             names.push(name);
         }
