@@ -58,7 +58,7 @@ pub(super) struct InputParameters {
     /// Its bytes follow the JSON, this many.
     pub(super) binary_data_size: Option<usize>,
     /// Its bytes are to be found in shared memory.
-    pub(super) place: PlaceParameters,
+    pub(super) place: Option<Box<PlaceParameters>>,
 }
 
 /// Reads the `parameters` of an input; others than those that say where its bytes are mean nothing.
@@ -79,16 +79,16 @@ pub(super) fn read_input(cursor: &mut Cursor<'_>) -> Result<InputParameters> {
 }
 
 /// Reads the value of `key` if it is one of those that say where in shared memory a tensor lies; whether it was.
-pub(super) fn read_place(place: &mut PlaceParameters, cursor: &mut Cursor<'_>, key: &str) -> Result<bool> {
+pub(super) fn read_place(place: &mut Option<Box<PlaceParameters>>, cursor: &mut Cursor<'_>, key: &str) -> Result<bool> {
     match key {
         REGION => {
-            place.region = match cursor.token()? {
+            place.get_or_insert_default().region = match cursor.token()? {
                 Token::Text => Given::Value(Text::from(cursor.string()?.into_owned())),
                 _ => skipped(cursor)?,
             };
         }
-        OFFSET => place.offset = whole_number(cursor)?,
-        BYTE_SIZE => place.byte_size = whole_number(cursor)?,
+        OFFSET => place.get_or_insert_default().offset = whole_number(cursor)?,
+        BYTE_SIZE => place.get_or_insert_default().byte_size = whole_number(cursor)?,
         _ => return Ok(false),
     }
     Ok(true)

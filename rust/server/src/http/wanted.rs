@@ -92,7 +92,7 @@ impl Outputs {
     fn push(&mut self, name: Text, parameters: OutputParameters) -> Result<()> {
         let mut form =
             parameters.is_binary.map(|is_binary| if is_binary { OutputForm::Binary } else { OutputForm::Json });
-        if let Some(place) = parameters.place.finish(&name)? {
+        if let Some(place) = parameters.place.map(|place| place.finish(&name)).transpose()?.flatten() {
             if form == Some(OutputForm::Binary) {
                 return Err(shared_and("binary_data", &name));
             }
@@ -139,7 +139,7 @@ struct OutputParameters {
     is_binary: Option<bool>,
     /// 0: not to be classified.
     classes: u64,
-    place: PlaceParameters,
+    place: Option<Box<PlaceParameters>>,
 }
 
 impl OutputParameters {
