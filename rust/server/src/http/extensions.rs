@@ -72,7 +72,7 @@ pub(super) async fn answer(
         Extension::SharedMemoryUnregister => shared_memory::unregister(process, &target)?,
         Extension::CudaSharedMemoryStatus => shared_memory::cuda_status(&target)?,
         Extension::CudaSharedMemoryRegister => shared_memory::cuda_register(&target, body)?,
-        Extension::CudaSharedMemoryUnregister => shared_memory::cuda_unregister(&target)?,
+        Extension::CudaSharedMemoryUnregister => shared_memory::cuda_unregister(&target),
         Extension::TraceSetting => trace::answer(process, &target, body)?,
         Extension::Logging => logging::answer(body)?,
     })
