@@ -1,7 +1,10 @@
 //! `GET /model/status`: every model and version, its state, and how it batches.
 
+use std::path::Path;
+
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use mlserve_core::config::Settings;
 use mlserve_core::error::Result;
 use mlserve_core::model::TensorSpec;
 use mlserve_core::plan::{Plan, Slot, State};
@@ -17,7 +20,9 @@ use crate::event_loop::LoopContext;
 pub(super) fn status(context: &LoopContext) -> Result<HttpResponse> {
     let process = context.process();
     let plan = process.plan.load();
-    let mut models: Vec<(&str, Value)> = plan.endpoints().map(|(name, _)| (name, model(&plan, name))).collect();
+    let settings = &process.settings;
+    let mut models: Vec<(&str, Value)> =
+        plan.endpoints().map(|(name, _)| (name, model(&plan, name, settings))).collect();
     models.sort_unstable_by_key(|(name, _)| *name);
     let body = json!({
         "ready": process.status.is_ready(&plan),
@@ -28,14 +33,16 @@ pub(super) fn status(context: &LoopContext) -> Result<HttpResponse> {
     counted(context, headers, body.to_string().into_bytes())
 }
 
-fn model(plan: &Plan, name: &str) -> Value {
+fn model(plan: &Plan, name: &str, settings: &Settings) -> Value {
+    let own = settings.models.get(name).and_then(|model| model.path.as_deref());
+    let folders = [own, settings.server.models_path.as_deref()];
     let versions = plan.endpoint(name).into_iter().flat_map(|endpoint| &endpoint.versions);
-    let versions: Vec<Value> = versions.map(|(number, slot)| version(*number, slot)).collect();
+    let versions: Vec<Value> = versions.map(|(number, slot)| version(*number, slot, folders)).collect();
     json!({ "name": name, "ready": plan.find(name, None).is_ok(), "versions": versions })
 }
 
-fn version(number: u64, slot: &Slot) -> Value {
-    let reason = if let State::Failed(reason) = &slot.state { Some(reason) } else { None };
+fn version(number: u64, slot: &Slot, folders: [Option<&Path>; 2]) -> Value {
+    let reason = if let State::Failed(reason) = &slot.state { Some(without_folders(reason, folders)) } else { None };
     let mut version = json!({ "version": number.to_string(), "state": slot.state.name(), "reason": reason });
     if let Some(loaded) = &slot.version {
         let spec = &loaded.spec;
@@ -51,6 +58,21 @@ fn version(number: u64, slot: &Slot) -> Value {
     version
 }
 
+/// A reason for callers, who may know what a file is called in the repository, but not where that lies.
+fn without_folders(reason: &str, folders: [Option<&Path>; 2]) -> String {
+    let mut reason = reason.to_owned();
+    for folder in folders.into_iter().flatten() {
+        // The path may be that of a model's file.
+        for folder in [Some(folder), folder.parent()].into_iter().flatten() {
+            let prefix = format!("{}/", folder.display());
+            if prefix.len() > 1 {
+                reason = reason.replace(&prefix, "");
+            }
+        }
+    }
+    reason
+}
+
 fn tensors(tensors: &[TensorSpec]) -> Value {
     let tensor = |tensor: &TensorSpec| {
         json!({
@@ -58,4 +80,19 @@ fn tensors(tensors: &[TensorSpec]) -> Value {
         })
     };
     tensors.iter().map(tensor).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_do_not_tell_where_the_repository_lies() {
+        let folder = |path| [None, Some(Path::new(path))];
+        let shown = |reason, path| without_folders(reason, folder(path));
+        assert_eq!(shown("/srv/models/iris/1/model.onnx is cut off", "/srv/models"), "iris/1/model.onnx is cut off");
+        assert_eq!(shown("/srv/iris.onnx is cut off", "/srv/iris.onnx"), "iris.onnx is cut off");
+        assert_eq!(shown("a / b", "/models"), "a / b");
+        assert_eq!(shown("models/iris/1/model.onnx", "models"), "iris/1/model.onnx");
+    }
 }
