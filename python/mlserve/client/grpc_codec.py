@@ -32,6 +32,7 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.enable_http_proxy", 0),
 )
 
+_NO_CONNECTION = "failed to connect to all addresses"
 _INT64_LIMIT = 1 << 63
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -172,7 +173,9 @@ def document_of(message: Message) -> dict[str, Any]:
 def error_of(status: int, text: str, trailers: Iterable[tuple[str, str | bytes]] | None) -> MlserveError:
     """The error for a gRPC status, with the server's own text."""
     code = next((str(value) for name, value in trailers or () if name == CODE_HEADER), None)
-    return error_class(code=code, grpc_code=status)(text)
+    # gRPC's own words for a server that is not there name no server.
+    found = f"cannot reach the server: {text}" if text.startswith(_NO_CONNECTION) else text
+    return error_class(code=code, grpc_code=status)(found)
 
 
 def parse(kind: type[Answer], data: bytes) -> Answer:
