@@ -29,6 +29,7 @@ class Asked:
     Attributes:
         datatypes: Of the inputs, by name.
         binary: Whether tensors travel as bytes beside the JSON (HTTP only).
+        classes: How many classes the listed outputs are returned as; 0 returns the tensors.
         options: Further keyword arguments of the client's own `infer`.
     """
 
@@ -37,6 +38,7 @@ class Asked:
     datatypes: Mapping[str, str]
     outputs: Sequence[str] = ()
     binary: bool = True
+    classes: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -94,6 +96,12 @@ def http_aio(address: str, asked: Asked) -> Reply:
     return _http_reply(asyncio.run(ask()))
 
 
+MODULES: dict[str, Any] = {
+    "grpc": tritonclient.grpc,
+    "grpc_aio": tritonclient.grpc.aio,
+    "http": tritonclient.http,
+    "http_aio": tritonclient.http.aio,
+}
 CLIENTS: dict[str, Ask] = {"grpc": grpc, "grpc_aio": grpc_aio, "stream": stream, "http": http, "http_aio": http_aio}
 
 
@@ -113,6 +121,21 @@ def stream_all(
         return [replies.get(timeout=ANSWER_LIMIT_S) for _ in requests]
 
 
+def manage(client: str, address: str, method: str, *args: Any, **kwargs: Any) -> Any:
+    """Calls any other method of the client named so; gRPC answers as JSON."""
+    module = MODULES[client]
+    as_json = {"as_json": True} if client.startswith("grpc") and method.startswith(("get_", "update_")) else {}
+    if not client.endswith("aio"):
+        with module.InferenceServerClient(address) as opened:
+            return getattr(opened, method)(*args, **kwargs, **as_json)
+
+    async def call() -> Any:
+        async with module.InferenceServerClient(address) as opened:
+            return await getattr(opened, method)(*args, **kwargs, **as_json)
+
+    return asyncio.run(call())
+
+
 def _arguments(module: Any, asked: Asked) -> dict[str, Any]:
     is_http = module.__name__.startswith("tritonclient.http")
     inputs = []
@@ -123,7 +146,7 @@ def _arguments(module: Any, asked: Asked) -> dict[str, Any]:
         tensor.set_data_from_numpy(sent, **({"binary_data": asked.binary} if is_http else {}))
         inputs.append(tensor)
     wanted = {"binary_data": asked.binary} if is_http else {}
-    outputs = [module.InferRequestedOutput(name, **wanted) for name in asked.outputs]
+    outputs = [module.InferRequestedOutput(name, class_count=asked.classes, **wanted) for name in asked.outputs]
     return {"model_name": asked.model, "inputs": inputs, "outputs": outputs or None, **asked.options}
 
 
