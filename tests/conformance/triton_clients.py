@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -119,6 +119,18 @@ def stream_all(
         for asked in requests:
             client.async_stream_infer(**_arguments(tritonclient.grpc, asked))
         return [replies.get(timeout=ANSWER_LIMIT_S) for _ in requests]
+
+
+async def stream_aio(address: str, requests: Sequence[Asked]) -> list[Reply | Exception]:
+    """The same through the asyncio client: one stream, and the replies in the order they came."""
+
+    async def asked() -> AsyncIterator[dict[str, Any]]:
+        for request in requests:
+            yield _arguments(tritonclient.grpc.aio, request)
+
+    async with tritonclient.grpc.aio.InferenceServerClient(address) as client:
+        replies = client.stream_infer(asked())
+        return [error if error is not None else _grpc_reply(result) async for result, error in replies]
 
 
 def manage(client: str, address: str, method: str, *args: Any, **kwargs: Any) -> Any:
