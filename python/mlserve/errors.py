@@ -140,6 +140,13 @@ class NotReadyError(UnavailableError):
     code = "not_ready"
 
 
+class ModelControlError(UnavailableError):
+    """Models are loaded and unloaded by request only in model control mode explicit."""
+
+    code = "model_control"
+    retry = "no"
+
+
 class DrainingError(UnavailableError):
     """The server is shutting down."""
 
@@ -227,6 +234,7 @@ ROWS: tuple[type[MlserveError], ...] = (
     TooManyRequestsError,
     OutOfBudgetError,
     NotReadyError,
+    ModelControlError,
     DrainingError,
     QueueTimeoutError,
     DeadlineExceededError,

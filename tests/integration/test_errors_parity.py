@@ -156,9 +156,16 @@ def not_ready(servers: Servers) -> Both:
     return both(servers.limited, Inference("broken", [X]))
 
 
+def model_control(servers: Servers) -> Both:
+    over_http = ask(servers.limited.http, "POST", "/v2/repository/models/mlp/load")
+    load = b"\x12\x03mlp"
+    return over_http, grpc_call(servers.limited.grpc, load, "/inference.GRPCInferenceService/RepositoryModelLoad")
+
+
 def not_offered(servers: Servers) -> Both:
-    inference = Inference("mlp", [X], outputs={"probabilities": {"classification": 1}})
-    return both(servers.limited, inference)
+    over_http = ask(servers.limited.http, "POST", "/v2/repository/other/models/mlp/load")
+    load = b"\x0a\x05other\x12\x03mlp"
+    return over_http, grpc_call(servers.limited.grpc, load, "/inference.GRPCInferenceService/RepositoryModelLoad")
 
 
 def internal(servers: Servers) -> Both:
@@ -182,6 +189,7 @@ PROVOCATIONS: dict[str, Callable[[Servers], Both]] = {
         too_many_requests,
         out_of_budget,
         not_ready,
+        model_control,
         not_offered,
         internal,
     ]

@@ -36,6 +36,8 @@ pub enum Kind {
     OutOfBudget,
     /// The model is known but cannot answer now.
     NotReady,
+    /// Models are loaded and unloaded by whoever asks only if the server was started so.
+    ModelControl,
     /// The server is shutting down.
     Draining,
     /// The request waited longer than the `timeout` parameter or the queue's policy allows.
@@ -105,7 +107,7 @@ mod grpc {
 
 impl Kind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 18] = [
         Kind::InvalidArgument,
         Kind::NotFound,
         Kind::UnknownRoute,
@@ -117,6 +119,7 @@ impl Kind {
         Kind::TooManyRequests,
         Kind::OutOfBudget,
         Kind::NotReady,
+        Kind::ModelControl,
         Kind::Draining,
         Kind::QueueTimeout,
         Kind::DeadlineExceeded,
@@ -187,6 +190,14 @@ impl Kind {
             Kind::NotReady => {
                 row("not_ready", 503, grpc::UNAVAILABLE, Server, Yes, "the model is known but cannot answer now")
             }
+            Kind::ModelControl => row(
+                "model_control",
+                503,
+                grpc::UNAVAILABLE,
+                Server,
+                No,
+                "models are loaded and unloaded by request only in model control mode explicit",
+            ),
             Kind::Draining => row("draining", 503, grpc::UNAVAILABLE, Server, Yes, "the server is shutting down"),
             Kind::QueueTimeout => row(
                 "queue_timeout",

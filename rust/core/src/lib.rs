@@ -16,6 +16,7 @@ pub mod error;
 pub mod join;
 pub mod lane;
 pub mod model;
+pub mod park;
 pub mod pipeline;
 pub mod plan;
 pub mod pool;

@@ -13,10 +13,11 @@ use crate::budget::{Budget, LocalBudget};
 use crate::clock::Clock;
 use crate::config::LimitSettings;
 use crate::entry::{Entry, Outcome, Ticket, Waiter, answer_out_of_budget};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
 use crate::join;
 use crate::lane::{self, Lane, Occupancy};
-use crate::plan::Plan;
+use crate::park::{Demand, Park, Parked, Place};
+use crate::plan::{Found, Plan};
 use crate::pool::can_finish;
 use crate::queue::{Next, Queue, reason_to_drop};
 use crate::request::{Protocol, Reply, Request};
@@ -44,6 +45,8 @@ pub struct Shared {
     pub occupancy: Occupancy,
     /// What each loop refused before a version was known.
     pub refused: Box<[Refused]>,
+    /// Who loads what is loaded on demand.
+    pub demand: Arc<dyn Demand>,
 }
 
 /// Refusals by protocol and kind, for requests that reached no version.
@@ -64,7 +67,15 @@ pub struct Pipeline {
     outcomes: Vec<Outcome>,
     /// Versions whose queues hold entries of this loop.
     waiting_in: Vec<Arc<Version>>,
+    /// Requests for versions that are not loaded yet.
+    park: Park,
     next_expiry: Option<Instant>,
+}
+
+/// Why an admitted request did not join the turn.
+enum Stopped {
+    Refused(Error, Box<dyn Reply>),
+    Waits(Place),
 }
 
 /// A turn's requests for one version.
@@ -90,6 +101,7 @@ impl Pipeline {
             runner: Runner::new(shared.clock.clone()),
             outcomes: Vec::new(),
             waiting_in: Vec::new(),
+            park: Park::default(),
             next_expiry: None,
             shared,
         }
@@ -99,8 +111,26 @@ impl Pipeline {
     pub fn submit(&mut self, mut request: Request, reply: Box<dyn Reply>) {
         let now = self.shared.clock.now();
         let arrived = request.arrived.unwrap_or(now);
-        if let Err((error, reply)) = self.accept(&mut request, reply, arrived, now) {
-            reply.send(Err(error));
+        match self.admission.admit(&mut request, arrived, now) {
+            Ok(in_flight) => self.go_on(request, Place { reply, arrived, in_flight }, now),
+            Err(error) => {
+                self.count_refused(request.protocol, &error);
+                reply.send(Err(error));
+            }
+        }
+    }
+
+    /// The plan has changed: requests that waited for it go on, and versions that are gone from it are let go.
+    ///
+    /// To be called on every loop after each change, also on idle ones: otherwise their copy of the old plan would keep
+    /// a version alive.
+    pub fn plan_changed(&mut self) {
+        self.plan.load();
+        let home = self.home;
+        self.waiting_in.retain(|version| version.pool.holds(home));
+        let now = self.shared.clock.now();
+        for Parked { request, place } in self.park.take() {
+            self.go_on(request, place, now);
         }
     }
 
@@ -148,6 +178,13 @@ impl Pipeline {
     pub fn expire(&mut self) {
         let now = self.shared.clock.now();
         self.next_expiry = None;
+        for (parked, error) in self.park.expire(now) {
+            self.count_refused(parked.request.protocol, &error);
+            parked.place.reply.send(Err(error));
+        }
+        if let Some(expiry) = self.park.next_expiry() {
+            self.note_expiry(expiry);
+        }
         for version in std::mem::take(&mut self.waiting_in) {
             if let Some(expiry) = version.pool.expire(self.home, now, &mut self.outcomes) {
                 self.note_expiry(expiry);
@@ -162,32 +199,44 @@ impl Pipeline {
         self.shared.occupancy.set(self.home, thousandths);
     }
 
-    /// Admit, choose the version, validate, and join the turn.
-    fn accept(
-        &mut self,
-        request: &mut Request,
-        reply: Box<dyn Reply>,
-        arrived: Instant,
-        now: Instant,
-    ) -> Result<(), (Error, Box<dyn Reply>)> {
+    /// Takes an admitted request on: to the turn of its version, or to wait for one.
+    fn go_on(&mut self, mut request: Request, place: Place, now: Instant) {
+        match self.enter(&mut request, place, now) {
+            Ok(()) => {}
+            Err(Stopped::Refused(error, reply)) => reply.send(Err(error)),
+            Err(Stopped::Waits(place)) => self.park(Parked { request, place }),
+        }
+    }
+
+    fn park(&mut self, parked: Parked) {
+        if let Some(deadline) = parked.request.deadline {
+            self.note_expiry(deadline);
+        }
+        let (model, number) = (parked.request.model_name.clone(), parked.request.model_version);
+        if self.park.push(parked) {
+            self.shared.demand.wanted(&model, number);
+        }
+    }
+
+    /// Choose the version, validate, and join the turn.
+    fn enter(&mut self, request: &mut Request, place: Place, now: Instant) -> Result<(), Stopped> {
         let protocol = request.protocol;
-        let admitted = self.admission.admit(request, arrived, now);
-        let plan = self.plan.load();
-        let found =
-            admitted.and_then(|in_flight| Ok((in_flight, plan.find(&request.model_name, request.model_version)?)));
-        let (in_flight, version) = match found {
-            Ok(found) => found,
+        let found = self.plan.load().look_up(&request.model_name, request.model_version);
+        let version = match found {
+            Ok(Found::Ready(version)) => version,
+            Ok(Found::OnDemand) => return Err(Stopped::Waits(place)),
             Err(error) => {
                 self.shared.refused[self.home].0[protocol as usize][error.kind() as usize].add(1);
-                return Err((error, reply));
+                return Err(Stopped::Refused(error, place.reply));
             }
         };
+        let Place { reply, arrived, in_flight } = place;
         version.loops[self.home].submitted.add(1);
         let checked = match validate(request, &version.spec, self.tensor_limits) {
             Ok(checked) => checked,
             Err(error) => {
                 version.loops[self.home].failed(protocol, &error);
-                return Err((error, reply));
+                return Err(Stopped::Refused(error, reply));
             }
         };
         // Before the run, so that what cannot be held is not computed either.
@@ -195,7 +244,7 @@ impl Pipeline {
         if request.reservation.as_mut().is_some_and(|held| !held.grow(expected)) {
             let error = answer_out_of_budget(expected);
             version.loops[self.home].failed(protocol, &error);
-            return Err((error, reply));
+            return Err(Stopped::Refused(error, reply));
         }
         let policy =
             (version.settings.queue_timeout_us > 0).then(|| Duration::from_micros(version.settings.queue_timeout_us));

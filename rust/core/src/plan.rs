@@ -25,6 +25,8 @@ pub enum State {
     Draining,
     /// It is unloaded.
     Gone,
+    /// It made room for others, or there was none for it yet; it is loaded when somebody asks for it.
+    Evicted,
     /// It could not be loaded.
     Failed(String),
 }
@@ -38,13 +40,9 @@ impl State {
             State::Ready => "ready",
             State::Draining => "draining",
             State::Gone => "gone",
+            State::Evicted => "evicted",
             State::Failed(_) => "failed",
         }
-    }
-
-    /// Whether nothing more will happen by itself: ready or failed.
-    pub fn is_settled(&self) -> bool {
-        matches!(self, State::Ready | State::Failed(_) | State::Gone)
     }
 }
 
@@ -55,6 +53,8 @@ pub struct Slot {
     pub state: State,
     /// What runs it; present while requests may reach it.
     pub version: Option<Arc<Version>>,
+    /// Whether requests wait until it is loaded, instead of being told to come back.
+    pub on_demand: bool,
 }
 
 /// One endpoint: a model's name and its versions.
@@ -63,13 +63,16 @@ pub struct Endpoint {
     /// By version number.
     pub versions: BTreeMap<u64, Slot>,
     latest: Option<Arc<Version>>,
+    /// Whether requests that name no version wait for one to be loaded.
+    on_demand: bool,
 }
 
 impl Endpoint {
     /// An endpoint over these versions; callers that name none get the highest ready one.
     pub fn new(versions: BTreeMap<u64, Slot>) -> Self {
         let latest = versions.values().rev().find_map(|slot| slot.ready().cloned());
-        Self { versions, latest }
+        let on_demand = versions.values().any(Slot::comes_on_demand);
+        Self { versions, latest, on_demand }
     }
 
     /// The version for callers that name none.
@@ -84,6 +87,22 @@ impl Endpoint {
 }
 
 impl Slot {
+    /// A version that answers.
+    pub fn serving(version: Arc<Version>) -> Self {
+        Self { state: State::Ready, version: Some(version), on_demand: false }
+    }
+
+    /// A version that does not answer.
+    pub fn not_serving(state: State) -> Self {
+        let on_demand = state == State::Evicted;
+        Self { state, version: None, on_demand }
+    }
+
+    /// Whether a request for it should wait.
+    fn comes_on_demand(&self) -> bool {
+        self.on_demand && matches!(self.state, State::Evicted | State::Loading | State::Warming)
+    }
+
     fn ready(&self) -> Option<&Arc<Version>> {
         self.version.as_ref().filter(|_| self.state == State::Ready)
     }
@@ -94,36 +113,76 @@ impl Slot {
 pub struct Plan {
     /// Rises with every change.
     pub number: u64,
-    endpoints: HashMap<Box<str>, Endpoint, RandomState>,
+    endpoints: HashMap<Arc<str>, Arc<Endpoint>, RandomState>,
 }
 
 impl Plan {
     /// A plan over these endpoints.
     pub fn new(number: u64, endpoints: impl IntoIterator<Item = (String, Endpoint)>) -> Self {
-        Self { number, endpoints: endpoints.into_iter().map(|(name, endpoint)| (name.into(), endpoint)).collect() }
+        let endpoints = endpoints.into_iter().map(|(name, endpoint)| (name.into(), Arc::new(endpoint)));
+        Self { number, endpoints: endpoints.collect() }
+    }
+
+    /// The plan that follows this one: with these endpoints instead, or without those that are `None`.
+    pub fn next(&self, changed: impl IntoIterator<Item = (Arc<str>, Option<Endpoint>)>) -> Self {
+        let mut endpoints = self.endpoints.clone();
+        for (name, endpoint) in changed {
+            match endpoint {
+                Some(endpoint) => endpoints.insert(name, Arc::new(endpoint)),
+                None => endpoints.remove(&name),
+            };
+        }
+        Self { number: self.number + 1, endpoints }
     }
 
     /// Every endpoint, by name.
     pub fn endpoints(&self) -> impl Iterator<Item = (&str, &Endpoint)> {
-        self.endpoints.iter().map(|(name, endpoint)| (&**name, endpoint))
+        self.endpoints.iter().map(|(name, endpoint)| (&**name, &**endpoint))
     }
 
     /// The endpoint of this name.
     pub fn endpoint(&self, name: &str) -> Option<&Endpoint> {
-        self.endpoints.get(name)
+        self.endpoints.get(name).map(|endpoint| &**endpoint)
     }
 
     /// The version that answers for `name`: `number`, or the latest.
     ///
     /// **Errors:** not found; known but not ready, with the reason.
     pub fn find(&self, name: &str, number: Option<u64>) -> Result<&Arc<Version>> {
+        match self.look_up(name, number)? {
+            Found::Ready(version) => Ok(version),
+            Found::OnDemand => Err(not_loaded(name)),
+        }
+    }
+
+    /// As [`Self::find`], for callers that can wait until a version is loaded.
+    ///
+    /// **Errors:** not found; known, but waiting will not help.
+    pub fn look_up(&self, name: &str, number: Option<u64>) -> Result<Found<'_>> {
         let Some(endpoint) = self.endpoint(name) else { return Err(unknown_model(name)) };
         let Some(number) = number else {
-            return endpoint.latest().ok_or_else(|| no_version(name, endpoint));
+            return match &endpoint.latest {
+                Some(version) => Ok(Found::Ready(version)),
+                None if endpoint.on_demand => Ok(Found::OnDemand),
+                None => Err(no_version(name, endpoint)),
+            };
         };
         let slot = endpoint.versions.get(&number).ok_or_else(|| unknown_version(name, number))?;
-        slot.ready().ok_or_else(|| not_ready(name, number, &slot.state))
+        match slot.ready() {
+            Some(version) => Ok(Found::Ready(version)),
+            None if slot.comes_on_demand() => Ok(Found::OnDemand),
+            None => Err(not_ready(name, number, &slot.state)),
+        }
     }
+}
+
+/// Where a request can go.
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'a> {
+    /// To this version.
+    Ready(&'a Arc<Version>),
+    /// Nowhere yet: a version will be loaded because it is asked for.
+    OnDemand,
 }
 
 #[cold]
@@ -142,6 +201,11 @@ fn no_version(name: &str, endpoint: &Endpoint) -> Error {
         Some((&number, slot)) if slot.state != State::Gone => not_ready(name, number, &slot.state),
         _ => Error::new(Kind::NotFound, format!("Request for unknown model: '{name}' has no available versions")),
     }
+}
+
+#[cold]
+fn not_loaded(name: &str) -> Error {
+    Error::new(Kind::NotReady, format!("model '{name}' is not loaded; it is being loaded now"))
 }
 
 #[cold]

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::entry::{Entry, Outcome};
-use crate::error::{Error, Kind};
 use crate::queue::{Next, Queue};
 use crate::run::Runner;
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, spawn};
@@ -66,15 +65,16 @@ impl Pool {
         state.queue.is_empty() && (state.idle > 0 || !state.stopped.is_empty())
     }
 
+    /// Whether entries of loop `home` wait here.
+    pub fn holds(&self, home: usize) -> bool {
+        lock(&self.state).queue.holds(home)
+    }
+
     /// Queues `entries`; what does not fit is refused into `refused`.
     pub fn hand_over(&self, version: &Arc<Version>, entries: &mut Vec<Entry>, refused: &mut Vec<Outcome>) {
         let mut state = lock(&self.state);
         for entry in entries.drain(..) {
-            if state.is_closed {
-                refused.push(entry.refuse(unloading()));
-            } else {
-                state.queue.push(entry, refused);
-            }
+            state.queue.push(entry, refused);
         }
         self.waiting.store(state.queue.len(), Ordering::Relaxed);
         self.call_one(version, state);
@@ -88,7 +88,8 @@ impl Pool {
         state.queue.next_expiry(home)
     }
 
-    /// Lets the instances finish what is queued and end.
+    /// Lets the instances finish what is queued and end, instead of lingering. What a loop hands over later, because it
+    /// chose this version before the plan changed, is served all the same.
     pub fn close(&self) {
         lock(&self.state).is_closed = true;
         self.wake.notify_all();
@@ -194,9 +195,4 @@ pub(crate) fn can_finish(version: &Version, entry: &Entry, now: Instant) -> bool
     let Some(deadline) = entry.deadline else { return true };
     let estimate = version.times.predict(entry.rows, entry.bytes / entry.rows.max(1));
     estimate.is_none_or(|estimate| !estimate.is_known || now + estimate.mean <= deadline)
-}
-
-#[cold]
-fn unloading() -> Error {
-    Error::new(Kind::NotReady, "the model version is being unloaded")
 }

@@ -23,6 +23,9 @@ const MAX_BATCH_OUTPUT: usize = 16 << 20;
 pub trait Mailbox: Send + Sync + std::fmt::Debug {
     /// Takes a delivery and wakes the loop. Never blocks: what is in flight is bounded by admission, not here.
     fn deliver(&self, delivery: Delivery);
+
+    /// Wakes the loop to look at the plan anew; see [`crate::pipeline::Pipeline::plan_changed`].
+    fn plan_changed(&self);
 }
 
 /// The outcomes of one batch for one loop.
@@ -140,6 +143,14 @@ impl Version {
         let priority = if priority == 0 { default } else { priority };
         (priority.min(levels) - 1) as usize
     }
+
+    /// When it was last asked something.
+    pub fn last_used(&self) -> Option<std::time::Instant> {
+        None
+    }
+
+    /// It has left the plan and answered everything: nobody counts for it any more.
+    pub fn retire(&self) {}
 
     /// The number of the next run, for the test mode that tells who shared one.
     pub(crate) fn next_batch(&self) -> u64 {

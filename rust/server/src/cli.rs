@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::front::Stop;
-use crate::loader::{LoadReport, Startup};
+use crate::lifecycle::{LoadReport, Startup};
 use crate::server::{self, Server};
 use crate::settings::{self, Sources};
 use crate::{inspect, resources};

@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mlserve_core::budget::{LocalBudget, Reservation};
@@ -84,16 +84,22 @@ impl LoopHandle {
     }
 }
 
-/// A loop's mailbox: deliveries of instances, and the wake-up.
+/// A loop's mailbox: deliveries of instances, changes of the plan, and the wake-up.
 #[derive(Debug, Default)]
 pub(crate) struct LoopMailbox {
     deliveries: Mutex<Vec<Delivery>>,
+    plan_changed: AtomicBool,
     arrived: Notify,
 }
 
 impl Mailbox for LoopMailbox {
     fn deliver(&self, delivery: Delivery) {
         self.deliveries.lock().push(delivery);
+        self.arrived.notify_one();
+    }
+
+    fn plan_changed(&self) {
+        self.plan_changed.store(true, Ordering::Release);
         self.arrived.notify_one();
     }
 }
@@ -174,7 +180,11 @@ impl LoopContext {
                         self.watch_expiry();
                         break;
                     }
-                    Decision::Rest => break,
+                    Decision::Rest => {
+                        // Nothing runs, but something may wait for a version to be loaded.
+                        self.watch_expiry();
+                        break;
+                    }
                 }
             }
             if let Some(thousandths) = busy.measure(self.now()) {
@@ -183,10 +193,14 @@ impl LoopContext {
         }
     }
 
-    /// Brings home what instances have finished.
+    /// Brings home what instances have finished, and follows changes of the plan.
     async fn run_mailbox(&self, mailbox: &LoopMailbox) {
         loop {
             mailbox.arrived.notified().await;
+            if mailbox.plan_changed.swap(false, Ordering::Acquire) {
+                self.0.pipeline.borrow_mut().plan_changed();
+                self.0.submitted.notify_one();
+            }
             let deliveries = std::mem::take(&mut *mailbox.deliveries.lock());
             for delivery in deliveries {
                 self.0.pipeline.borrow_mut().receive(delivery);

@@ -80,7 +80,7 @@ const CALLS: [(&str, Rpc); 24] = [
     ("/inference.GRPCInferenceService/ModelMetadata", Rpc::Unary(Unary::ModelMetadata)),
     ("/inference.GRPCInferenceService/ModelConfig", Rpc::Unary(Unary::ModelConfig)),
     ("/inference.GRPCInferenceService/ModelStatistics", Rpc::Unary(Unary::ModelStatistics)),
-    ("/inference.GRPCInferenceService/RepositoryIndex", Rpc::Unary(Unary::RepositoryIndex)),
+    ("/inference.GRPCInferenceService/RepositoryIndex", Rpc::Slow(Slow::RepositoryIndex)),
     ("/inference.GRPCInferenceService/RepositoryModelLoad", Rpc::Slow(Slow::RepositoryModelLoad)),
     ("/inference.GRPCInferenceService/RepositoryModelUnload", Rpc::Slow(Slow::RepositoryModelUnload)),
     ("/inference.GRPCInferenceService/SystemSharedMemoryStatus", Rpc::Unary(Unary::SystemSharedMemoryStatus)),
@@ -231,9 +231,9 @@ impl Call {
                 let decoded = decode::decode(pieces, &self.context.process().settings.limits, &mut reservation);
                 self.submit(decoded.map_err(|refused| refused.error), reservation);
             }
-            Rpc::Unary(rpc) => match service::answer(&self.context, rpc, pieces) {
-                Ok(message) => self.responder.send(message, Some(reservation)),
-                Err(error) => self.refuse(&error),
+            Rpc::Unary(rpc) => match service::awaited(&self.context, rpc, pieces) {
+                None => self.answer(rpc, pieces, reservation),
+                Some(model) => drop(spawn_local(self.answer_once_loaded(rpc, model, pieces.clone(), reservation))),
             },
             Rpc::Slow(rpc) => drop(spawn_local(self.serve_slow(rpc, pieces.clone(), reservation))),
             _ => match service::parsed(pieces) {
@@ -261,6 +261,27 @@ impl Call {
             Ok(Err(error)) => self.refuse(&error),
             // A panic there is a bug; the caller gets an answer all the same.
             Err(_) => self.refuse(&Error::internal("the request could not be decoded")),
+        }
+    }
+
+    fn answer(self, rpc: Unary, pieces: &Pieces, reservation: Reservation) {
+        match service::answer(&self.context, rpc, pieces) {
+            Ok(message) => self.responder.send(message, Some(reservation)),
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    /// As [`Self::answer`], about a model that is loaded because somebody asks.
+    async fn answer_once_loaded(
+        self,
+        rpc: Unary,
+        (name, version): (String, Option<u64>),
+        pieces: Pieces,
+        reservation: Reservation,
+    ) {
+        match self.context.process().models.find(&name, version, self.deadline).await {
+            Ok(_) => self.answer(rpc, &pieces, reservation),
+            Err(error) => self.refuse(&error),
         }
     }
 

@@ -68,7 +68,7 @@ families! {
 }
 
 /// The states that `mlserve_model_state` shows.
-const STATES: [&str; 6] = ["loading", "warming", "ready", "draining", "gone", "failed"];
+const STATES: [&str; 7] = ["loading", "warming", "ready", "draining", "gone", "evicted", "failed"];
 
 /// Takes a histogram out of a version's totals.
 type ReadHistogram = fn(&Totals) -> &HistogramTotal;

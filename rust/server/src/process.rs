@@ -10,6 +10,7 @@ use mlserve_core::pipeline::Shared;
 use mlserve_core::plan::Plan;
 
 use crate::access::AccessLog;
+use crate::lifecycle::Models;
 use crate::status::Status;
 
 /// One running server. Two may live in one process.
@@ -21,6 +22,8 @@ pub struct Process {
     pub clock: Clock,
     /// What is served, swapped whole.
     pub plan: Arc<ArcSwap<Plan>>,
+    /// Who loads and unloads.
+    pub(crate) models: Models,
     /// Where the server is in its life.
     pub status: Status,
     /// Bytes of requests and answers.

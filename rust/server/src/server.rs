@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,10 +25,11 @@ use tokio::task::LocalSet;
 use crate::access::AccessLog;
 use crate::event_loop::{self, Arrival, LoopHandle, LoopMailbox, LoopSeed};
 use crate::front::{self, Stop};
+use crate::lifecycle::announce::announce;
+use crate::lifecycle::manager::Manager;
+use crate::lifecycle::{LoadReport, Models, Order, Startup};
 use crate::listen::{self, Acceptor};
-use crate::loader::{self, LoadReport, Startup};
 use crate::process::Process;
-use crate::repository::{self, Found};
 use crate::status::{Phase, Status};
 use crate::{housekeeping, metrics, resources, telemetry};
 
@@ -89,13 +91,15 @@ impl Server {
         let clock = Clock::Monotonic;
         let begun = clock.now();
         resolve(&mut settings);
-        let found = repository::find(&settings)?;
+        let count = settings.server.event_loops;
+        let mailboxes: Vec<Arc<LoopMailbox>> = (0..count).map(|_| Arc::default()).collect();
+        let plan = Arc::new(ArcSwap::from_pointee(Plan::default()));
+        let to_loops = mailboxes.iter().map(|mailbox| Arc::clone(mailbox) as Arc<dyn Mailbox>).collect();
+        let (models, orders) = Models::new(&settings, Arc::clone(&plan), to_loops);
+        announce(&models, &settings)?;
         let listeners = Listeners::bind(&settings)?;
         let addresses = listeners.addresses(&settings)?;
-        let process = Arc::new(process(settings, clock)?);
-        loader::announce(&process, &found);
-        let count = process.settings.server.event_loops;
-        let mailboxes: Vec<Arc<LoopMailbox>> = (0..count).map(|_| Arc::default()).collect();
+        let process = Arc::new(process(settings, clock, plan, models)?);
         let channels: Vec<_> = (0..count).map(|_| event_loop::channel()).collect();
         let loops: Vec<LoopHandle> = channels.iter().map(|(handle, _)| handle.clone()).collect();
         let threads = start_loops(&process, &mailboxes, channels)?;
@@ -103,8 +107,7 @@ impl Server {
         let (settle, settled) = watch::channel(false);
         let startup = Arc::default();
         let front = start_front(Arc::clone(&process), loops.clone(), listeners, stopped, threads)?;
-        let mailboxes = mailboxes.into_iter().map(|mailbox| mailbox as Arc<dyn Mailbox>).collect();
-        start_loader(Arc::clone(&process), mailboxes, found, begun, Arc::clone(&startup), settle)?;
+        start_manager(Arc::clone(&process), orders, begun, Arc::clone(&startup), settle)?;
         Ok(Server { process, addresses, loops, stop, startup, settled, front: Mutex::new(Some(front)) })
     }
 
@@ -222,9 +225,8 @@ fn resolve(settings: &mut Settings) {
     or(&mut settings.limits.max_connections, (resources::open_files() / 2).min(MAX_CONNECTIONS));
 }
 
-fn process(settings: Settings, clock: Clock) -> Result<Process, String> {
+fn process(settings: Settings, clock: Clock, plan: Arc<ArcSwap<Plan>>, models: Models) -> Result<Process, String> {
     let loops = settings.server.event_loops;
-    let plan = Arc::new(ArcSwap::from_pointee(Plan::default()));
     let access_log = settings.log.access_log.then(|| AccessLog::start(std::io::stdout())).transpose();
     let shared = Shared {
         plan: Arc::clone(&plan),
@@ -233,6 +235,7 @@ fn process(settings: Settings, clock: Clock) -> Result<Process, String> {
         requests: Budget::shared_by(settings.limits.requests_in_flight, loops),
         occupancy: Occupancy::new(loops),
         refused: (0..loops).map(|_| Refused::default()).collect(),
+        demand: Arc::new(models.clone()),
     };
     Ok(Process {
         status: Status::new(settings.server.strict_readiness),
@@ -240,6 +243,7 @@ fn process(settings: Settings, clock: Clock) -> Result<Process, String> {
         access_log: access_log.map_err(|error| format!("the access log could not be started: {error}"))?,
         shared: Arc::new(shared),
         plan,
+        models,
         clock,
         settings,
     })
@@ -318,6 +322,7 @@ async fn run_front(process: &Arc<Process>, acceptor: Rc<Acceptor>, listeners: Li
 
 /// Ends the instances of every version and gives their memory back, so that nothing outlives the server.
 fn close_versions(process: &Process) {
+    process.models.end();
     let plan = process.plan.swap(Arc::new(Plan::default()));
     let versions = plan.endpoints().flat_map(|(_, endpoint)| endpoint.versions.values());
     let versions: Vec<Arc<Version>> = versions.filter_map(|slot| slot.version.clone()).collect();
@@ -335,10 +340,9 @@ fn close_versions(process: &Process) {
     mlserve_ort::release_memory();
 }
 
-fn start_loader(
+fn start_manager(
     process: Arc<Process>,
-    mailboxes: Arc<[Arc<dyn Mailbox>]>,
-    found: Vec<Found>,
+    orders: Receiver<Order>,
     begun: Instant,
     startup: Arc<Mutex<Option<Startup>>>,
     settle: watch::Sender<bool>,
@@ -347,20 +351,24 @@ fn start_loader(
         let library = process.settings.server.ort_library.clone();
         let options = RuntimeOptions { arena_bytes: Some(process.settings.limits.arena_bytes) };
         let runtime = Runtime::load(library.as_deref().unwrap_or(Path::new("libonnxruntime.so")), options);
-        let reports = loader::load_all(&process, &runtime, &mailboxes, &found);
+        let mut manager = Manager::new(Arc::clone(&process), runtime);
+        let reports = manager.load_announced();
         let took = process.clock.now().saturating_duration_since(begun);
         // What loading and warm-up needed and serving does not.
         mlserve_ort::release_memory();
         process.status.advance(Phase::Serving);
         *startup.lock() = Some(Startup { begun, reports, took });
+        settle.send_replace(true);
+        if process.status.phase() < Phase::Closing {
+            manager.run(&orders);
+        }
         if process.status.phase() >= Phase::Closing {
             // Stopped meanwhile: what was loaded last came too late for the end to find it.
             close_versions(&process);
         }
-        settle.send_replace(true);
     };
-    let spawned = std::thread::Builder::new().name("loader".to_owned()).spawn(run);
-    spawned.map(drop).map_err(|error| format!("the loader could not be started: {error}"))
+    let spawned = std::thread::Builder::new().name("manager".to_owned()).spawn(run);
+    spawned.map(drop).map_err(|error| format!("the manager of models could not be started: {error}"))
 }
 
 /// Writes the addresses where whoever started the server waits for them, whole or not at all.
@@ -373,9 +381,9 @@ pub fn write_ready_file(path: &Path, addresses: &Addresses) -> Result<(), String
     std::fs::rename(&partial, path).map_err(text)
 }
 
-/// Whether nothing can be served: every model has failed.
+/// Whether nothing can be served: there are models, and every one has failed.
 pub fn has_failed(reports: &[LoadReport]) -> bool {
-    reports.iter().all(|report| report.result.is_err())
+    !reports.is_empty() && reports.iter().all(|report| report.result.is_err())
 }
 
 /// How long until all settled, for people.

@@ -50,24 +50,24 @@ impl Status {
         self.phase.subscribe()
     }
 
-    /// Whether the server as a whole is ready: every model settled, at least one ready (strict: all), not told to stop.
+    /// Whether the server as a whole is ready: every model settled at the start, at least one answers (strict: none has
+    /// failed), not told to stop. A server that was told to serve nothing is ready for orders.
     pub fn is_ready(&self, plan: &Plan) -> bool {
         self.phase() == Phase::Serving && models_are_ready(plan, self.strict)
     }
 
     /// Whether one model (one version, or any) is ready.
     pub fn is_model_ready(&self, plan: &Arc<Plan>, name: &str, version: Option<u64>) -> bool {
-        self.phase() < Phase::Notice && plan.find(name, version).is_ok()
+        self.phase() < Phase::Notice && plan.look_up(name, version).is_ok()
     }
 }
 
 fn models_are_ready(plan: &Plan, strict: bool) -> bool {
-    let mut states = plan.endpoints().flat_map(|(_, endpoint)| endpoint.versions.values().map(|slot| &slot.state));
-    let (mut ready, mut failed) = (false, false);
-    states.all(|state| {
-        ready |= *state == State::Ready;
+    let states = plan.endpoints().flat_map(|(_, endpoint)| endpoint.versions.values().map(|slot| &slot.state));
+    let (mut answers, mut failed) = (false, false);
+    for state in states {
+        answers |= matches!(state, State::Ready | State::Evicted);
         failed |= matches!(state, State::Failed(_));
-        state.is_settled()
-    }) && ready
-        && !(strict && failed)
+    }
+    (answers || !failed) && !(strict && failed)
 }

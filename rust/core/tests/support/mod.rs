@@ -20,8 +20,9 @@ use mlserve_core::config::{LimitSettings, ModelSettings};
 use mlserve_core::error::{Error, Kind};
 use mlserve_core::lane::Occupancy;
 use mlserve_core::model::{Batching, ModelSpec, TensorSpec};
+use mlserve_core::park::Demand;
 use mlserve_core::pipeline::{Pipeline, Refused, Shared};
-use mlserve_core::plan::{Endpoint, Plan, Slot, State};
+use mlserve_core::plan::{Endpoint, Plan, Slot};
 use mlserve_core::request::{Answer, BatchPlace, Input, Protocol, Reply, Request};
 use mlserve_core::tensor::DataType;
 use mlserve_core::turn::Decision;
@@ -145,6 +146,19 @@ impl Mailbox for Deliveries {
         self.messages.fetch_add(1, Ordering::SeqCst);
         self.waiting.lock().unwrap().push(delivery);
     }
+
+    fn plan_changed(&self) {}
+}
+
+/// Which models somebody waits for.
+#[derive(Debug, Default)]
+pub struct Asked(pub Mutex<Vec<String>>);
+
+impl Demand for Asked {
+    fn wanted(&self, model: &str, version: Option<u64>) {
+        let number = version.map_or_else(String::new, |version| format!("/{version}"));
+        self.0.lock().unwrap().push(format!("{model}{number}"));
+    }
 }
 
 /// One event loop with one model `m`, input `x` and output `y` of shape [-1, width], on a clock that stands still.
@@ -155,6 +169,7 @@ pub struct Bench {
     pub pipeline: Pipeline,
     pub version: Arc<Version>,
     pub shared: Arc<Shared>,
+    pub demand: Arc<Asked>,
 }
 
 impl Bench {
@@ -180,8 +195,9 @@ impl Bench {
         let new = NewVersion { spec, settings, backend: backend.clone(), instances, warmup };
         let mailboxes: Arc<[Arc<dyn Mailbox>]> = Arc::new([mailbox.clone() as Arc<dyn Mailbox>]);
         let version = Version::new(new, mailboxes, Clock::Manual(clock.clone()));
-        let slot = Slot { state: State::Ready, version: Some(version.clone()) };
+        let slot = Slot::serving(version.clone());
         let plan = Plan::new(1, [("m".to_owned(), Endpoint::new([(1, slot)].into()))]);
+        let demand = Arc::new(Asked::default());
         let shared = Arc::new(Shared {
             plan: Arc::new(ArcSwap::from_pointee(plan)),
             clock: Clock::Manual(clock.clone()),
@@ -189,9 +205,10 @@ impl Bench {
             limits,
             occupancy: Occupancy::new(1),
             refused: Box::new([Refused::default()]),
+            demand: demand.clone(),
         });
         let pipeline = Pipeline::new(0, shared.clone());
-        Self { clock, backend, mailbox, pipeline, version, shared }
+        Self { clock, backend, mailbox, pipeline, version, shared, demand }
     }
 
     /// A second loop in front of the same version and mailbox.
@@ -204,6 +221,7 @@ impl Bench {
             pipeline,
             version: first.version.clone(),
             shared: first.shared.clone(),
+            demand: first.demand.clone(),
         }
     }
 
@@ -232,6 +250,13 @@ impl Bench {
             inputs: [input].into_iter().collect(),
             ..Request::default()
         }
+    }
+
+    /// Puts the model's one version into this slot, and tells the loop.
+    pub fn set_slot(&mut self, slot: Slot) {
+        let number = self.shared.plan.load().number + 1;
+        self.shared.plan.store(Arc::new(Plan::new(number, [("m".to_owned(), Endpoint::new([(1, slot)].into()))])));
+        self.pipeline.plan_changed();
     }
 
     /// Submits rows and returns their caller.

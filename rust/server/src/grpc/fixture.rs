@@ -19,6 +19,7 @@ use mlserve_core::version::{Mailbox, NewVersion, Version};
 use tokio::net::UnixStream;
 
 use crate::event_loop::{self, LoopHandle, LoopMailbox, LoopSeed};
+use crate::lifecycle::Models;
 use crate::listen::Socket;
 use crate::process::Process;
 use crate::status::{Phase, Status};
@@ -87,14 +88,15 @@ impl Served {
         let clock = Clock::Monotonic;
         let mailbox: Arc<LoopMailbox> = Arc::default();
         let mailboxes: Arc<[Arc<dyn Mailbox>]> = Arc::from([Arc::clone(&mailbox) as Arc<dyn Mailbox>]);
-        let slot = Slot { state: State::Ready, version: Some(version(width, mailboxes)) };
-        let failed = Slot { state: State::Failed("broken".to_owned()), version: None };
+        let slot = Slot::serving(version(width, Arc::clone(&mailboxes)));
+        let failed = Slot::not_serving(State::Failed("broken".to_owned()));
         let endpoints = [
             ("double".to_owned(), Endpoint::new([(7, slot)].into())),
             ("broken".to_owned(), Endpoint::new([(1, failed)].into())),
         ];
         let plan = Arc::new(ArcSwap::from_pointee(Plan::new(1, endpoints)));
         let limits = settings.limits.clone();
+        let (models, _) = Models::new(&settings, Arc::clone(&plan), mailboxes);
         let shared = Shared {
             plan: Arc::clone(&plan),
             clock: clock.clone(),
@@ -102,6 +104,7 @@ impl Served {
             limits,
             occupancy: Occupancy::new(1),
             refused: [Refused::default()].into(),
+            demand: Arc::new(()),
         };
         let process = Arc::new(Process {
             status: Status::new(false),
@@ -109,6 +112,7 @@ impl Served {
             access_log: None,
             shared: Arc::new(shared),
             plan,
+            models,
             clock,
             settings,
         });

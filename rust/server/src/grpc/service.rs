@@ -4,6 +4,7 @@
 
 use mlserve_core::error::{Error, Result};
 use mlserve_core::model::{Batching, TensorSpec};
+use mlserve_core::plan::Found;
 use mlserve_core::version::Version;
 
 use super::decode::model_version;
@@ -14,8 +15,8 @@ use crate::event_loop::LoopContext;
 use crate::extensions::{config, logging, repository, shared_memory, statistics, trace};
 use crate::proto::model_metadata_response::TensorMetadata;
 use crate::proto::{
-    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ServerLiveResponse,
-    ServerMetadataResponse, ServerReadyResponse,
+    ModelConfigRequest, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
+    ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse,
 };
 
 /// Requests of these RPCs hold a name and a version; more than this is a mistake.
@@ -48,7 +49,6 @@ pub(super) enum Unary {
     ModelMetadata,
     ModelConfig,
     ModelStatistics,
-    RepositoryIndex,
     SystemSharedMemoryStatus,
     SystemSharedMemoryRegister,
     SystemSharedMemoryUnregister,
@@ -63,8 +63,22 @@ pub(super) enum Unary {
 /// A unary RPC whose answer takes time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slow {
+    RepositoryIndex,
     RepositoryModelLoad,
     RepositoryModelUnload,
+}
+
+/// The model that `rpc` asks about, if that is loaded on demand and has to be waited for.
+pub(super) fn awaited(context: &LoopContext, rpc: Unary, request: &Pieces) -> Option<(String, Option<u64>)> {
+    let (name, version) = match rpc {
+        Unary::ModelMetadata => parsed::<ModelMetadataRequest>(request).map(|request| (request.name, request.version)),
+        Unary::ModelConfig => parsed::<ModelConfigRequest>(request).map(|request| (request.name, request.version)),
+        _ => return None,
+    }
+    .ok()?;
+    let number = model_version(&version).ok()?;
+    let plan = context.process().plan.load();
+    matches!(plan.look_up(&name, number), Ok(Found::OnDemand)).then_some((name, number))
 }
 
 /// Answers `rpc`.
@@ -80,7 +94,6 @@ pub(super) fn answer(context: &LoopContext, rpc: Unary, request: &Pieces) -> Res
         Unary::ModelMetadata => message(&model_metadata(context, &parsed(request)?)?),
         Unary::ModelConfig => message(&config::model_config(process, &parsed(request)?)?),
         Unary::ModelStatistics => message(&statistics::model_statistics(process, &parsed(request)?)?),
-        Unary::RepositoryIndex => message(&repository::index(process, &parsed(request)?)?),
         Unary::SystemSharedMemoryStatus => message(&shared_memory::status(process, &parsed(request)?)?),
         Unary::SystemSharedMemoryRegister => message(&shared_memory::register(process, &parsed(request)?)?),
         Unary::SystemSharedMemoryUnregister => message(&shared_memory::unregister(process, &parsed(request)?)?),
@@ -100,6 +113,7 @@ pub(super) async fn answer_slow(context: &LoopContext, rpc: Slow, request: &Piec
     let process = context.process();
     let limit = process.settings.limits.max_body_bytes;
     Ok(match rpc {
+        Slow::RepositoryIndex => message(&repository::index(process, parsed(request)?).await?),
         Slow::RepositoryModelLoad => message(&repository::load(process, parsed_within(request, limit)?).await?),
         Slow::RepositoryModelUnload => message(&repository::unload(process, parsed(request)?).await?),
     })

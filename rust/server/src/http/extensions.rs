@@ -59,9 +59,9 @@ pub(super) async fn answer(
     Ok(match extension {
         Extension::ModelConfig => config::answer(process, &target)?,
         Extension::Statistics => statistics::answer(process, &target)?,
-        Extension::RepositoryIndex => repository::index(process, body)?,
-        Extension::Load => repository::load(process, &target, body).await?,
-        Extension::Unload => repository::unload(process, &target, body).await?,
+        Extension::RepositoryIndex => repository::index(process, body.unwrap_or_default()).await?,
+        Extension::Load => repository::load(process, &target, body.unwrap_or_default()).await?,
+        Extension::Unload => repository::unload(process, &target, body.unwrap_or_default()).await?,
         Extension::OtherRepository => return Err(other_repository().into()),
         Extension::SharedMemoryStatus => shared_memory::status(process, &target)?,
         Extension::SharedMemoryRegister => shared_memory::register(process, &target, body)?,
@@ -97,9 +97,14 @@ async fn body(context: &LoopContext, request: HttpRequest, trail: &mut Trail) ->
     }
 }
 
-/// An answer with `message`, which is an `inference.NAME`, as its body.
-fn json_message(message: &impl Message, name: &str, members: Members) -> Result<HttpResponse> {
-    Ok(json_response(StatusCode::OK, to_json(message, name, members)?.to_string()))
+/// An answer with `message`, which is an `inference.NAME`, as its body, or what `pick` makes of it.
+fn json_message(
+    message: &impl Message,
+    name: &str,
+    members: Members,
+    pick: impl FnOnce(Value) -> Value,
+) -> Result<HttpResponse> {
+    Ok(json_response(StatusCode::OK, pick(to_json(message, name, members)?).to_string()))
 }
 
 /// An answer without a body.

@@ -92,7 +92,7 @@ mod tests {
             assert_eq!(response.status.as_u16(), kind.row().http);
             let body: serde_json::Value = serde_json::from_str(&text(&response)).expect("JSON");
             assert_eq!(body["error"], "line\n\"quoted\" \\ é \u{1}");
-            assert_eq!(response.headers.contains_key("retry-after"), kind.row().http == 503, "{kind:?}");
+            assert_eq!(response.headers.contains_key("retry-after"), kind.row().retry == Retry::Yes, "{kind:?}");
         }
     }
 }

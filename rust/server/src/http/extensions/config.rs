@@ -14,5 +14,5 @@ use crate::proto::ModelConfigRequest;
 pub(super) fn answer(process: &Process, target: &Target) -> Result<HttpResponse> {
     let version = target.version.map(|version| version.to_string()).unwrap_or_default();
     let response = model_config(process, &ModelConfigRequest { name: target.model.to_string(), version })?;
-    json_message(&response.config.unwrap_or_default(), "ModelConfig", Members::All)
+    json_message(&response.config.unwrap_or_default(), "ModelConfig", Members::All, |value| value)
 }

@@ -14,5 +14,5 @@ use crate::proto::ModelStatisticsRequest;
 pub(super) fn answer(process: &Process, target: &Target) -> Result<HttpResponse> {
     let version = target.version.map(|version| version.to_string()).unwrap_or_default();
     let response = model_statistics(process, &ModelStatisticsRequest { name: target.model.to_string(), version })?;
-    json_message(&response, "ModelStatisticsResponse", Members::All)
+    json_message(&response, "ModelStatisticsResponse", Members::All, |value| value)
 }

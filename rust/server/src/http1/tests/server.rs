@@ -15,12 +15,13 @@ use mlserve_core::config::{ModelSettings, Settings};
 use mlserve_core::lane::Occupancy;
 use mlserve_core::model::{Batching, ModelSpec, TensorSpec};
 use mlserve_core::pipeline::{Refused, Shared};
-use mlserve_core::plan::{Endpoint, Plan, Slot, State};
+use mlserve_core::plan::{Endpoint, Plan, Slot};
 use mlserve_core::tensor::DataType;
 use mlserve_core::version::{Mailbox, NewVersion, Version};
 
 use crate::access::AccessLog;
 use crate::event_loop::{self, LoopHandle, LoopMailbox, LoopSeed};
+use crate::lifecycle::Models;
 use crate::listen::Socket;
 use crate::process::Process;
 use crate::status::{Phase, Status};
@@ -93,7 +94,9 @@ impl TestServer {
             requests: Budget::new(settings.limits.requests_in_flight),
             occupancy: Occupancy::new(1),
             refused: Box::new([Refused::default()]),
+            demand: Arc::new(()),
         });
+        let (no_models, _) = Models::new(&settings, Arc::clone(&plan), Arc::default());
         let process = Arc::new(Process {
             status: Status::new(false),
             bytes: Budget::new(settings.limits.byte_budget),
@@ -101,6 +104,7 @@ impl TestServer {
             access_log: None,
             shared: Arc::clone(&shared),
             plan,
+            models: no_models,
             settings,
         });
         let log = Log::default();
@@ -167,7 +171,7 @@ fn models(echo: &Arc<Echo>, mailbox: &Arc<LoopMailbox>) -> Plan {
         let settings = ModelSettings { max_batch_rows: 32, ..ModelSettings::default() };
         let new = NewVersion { spec, settings, backend, instances: 1, warmup: Vec::new() };
         let version = Version::new(new, Arc::clone(&mailboxes), Clock::Monotonic);
-        let slot = Slot { state: State::Ready, version: Some(version) };
+        let slot = Slot::serving(version);
         (name.to_owned(), Endpoint::new(BTreeMap::from([(1, slot)])))
     };
     let whole = || Batching::Fixed { reason: "test".to_owned() };

@@ -1,0 +1,201 @@
+//! How models come and go: from a repository on disk into the plan, and out of it again.
+//!
+//! [`Models`] takes orders, from the protocol's repository extension, from requests for models that are not loaded, and
+//! from Python. One thread ([`manager`]) carries them out one after the other, because warm-up measures run times and two
+//! at once would spoil both: it finds the files ([`repository`]), loads them ([`load`]), keeps the [`catalog`] of what there
+//! is, and publishes it as the plan. What is replaced or unloaded is drained beside it ([`drain`]).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use mlserve_core::config::{ModelControlMode, Settings};
+use mlserve_core::error::{Error, Kind, Result};
+use mlserve_core::park::Demand;
+use mlserve_core::plan::{Found, Plan};
+use mlserve_core::version::{Mailbox, Version};
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use self::catalog::Catalog;
+
+pub(crate) mod announce;
+pub(crate) mod catalog;
+mod drain;
+mod load;
+pub(crate) mod manager;
+mod print;
+pub(crate) mod repository;
+mod upload;
+
+pub use load::{LoadReport, Startup};
+pub use repository::Found as FoundVersion;
+
+/// What a load brings along instead of what is on disk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overrides {
+    /// The model's configuration, as JSON.
+    pub(crate) config: Option<String>,
+    /// Files by their path in the model's folder, `1/model.onnx` for example; none: those on disk.
+    pub(crate) files: Vec<(String, Bytes)>,
+}
+
+/// What the manager is told.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Load a model, or load it again.
+    Load { name: String, overrides: Overrides, done: oneshot::Sender<Result<()>> },
+    /// Unload a model.
+    Unload { name: String, done: oneshot::Sender<Result<()>> },
+    /// Somebody waits for a model that is loaded on demand.
+    Wanted { name: String },
+    /// The server ends.
+    End,
+}
+
+/// The models of a server: what there is, and who changes it. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub(crate) struct Models(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    mode: ModelControlMode,
+    repository: Option<PathBuf>,
+    orders: Sender<Order>,
+    catalog: Mutex<Catalog>,
+    plan: Arc<ArcSwap<Plan>>,
+    mailboxes: Arc<[Arc<dyn Mailbox>]>,
+    changes: watch::Sender<u64>,
+}
+
+impl Models {
+    /// No models yet, and the orders that a manager is to carry out. `mailboxes`: one per event loop.
+    pub(crate) fn new(
+        settings: &Settings,
+        plan: Arc<ArcSwap<Plan>>,
+        mailboxes: Arc<[Arc<dyn Mailbox>]>,
+    ) -> (Self, Receiver<Order>) {
+        let (orders, receiver) = channel();
+        let inner = Inner {
+            mode: settings.server.model_control_mode,
+            repository: settings.server.models_path.clone(),
+            orders,
+            catalog: Mutex::default(),
+            plan,
+            mailboxes,
+            changes: watch::Sender::new(0),
+        };
+        (Self(Arc::new(inner)), receiver)
+    }
+
+    /// Loads a model, or what of it has changed; returns once it serves.
+    ///
+    /// **Errors:** not in explicit mode; no such model; it cannot be loaded, and what was loaded before serves on.
+    pub(crate) async fn load(&self, name: &str, overrides: Overrides) -> Result<()> {
+        let name = self.checked(name)?;
+        self.order(|done| Order::Load { name, overrides, done }).await
+    }
+
+    /// Unloads a model; returns once everything in flight is answered. One that is not loaded is left alone.
+    ///
+    /// **Errors:** not in explicit mode; no name for a model.
+    pub(crate) async fn unload(&self, name: &str) -> Result<()> {
+        let name = self.checked(name)?;
+        self.order(|done| Order::Unload { name, done }).await
+    }
+
+    /// The version that answers, once it is loaded if it is loaded on demand.
+    ///
+    /// **Errors:** as [`Plan::find`]; the deadline passed.
+    pub(crate) async fn find(
+        &self,
+        name: &str,
+        number: Option<u64>,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Version>> {
+        let mut changes = self.0.changes.subscribe();
+        loop {
+            changes.mark_unchanged();
+            if let Found::Ready(version) = self.0.plan.load().look_up(name, number)? {
+                return Ok(Arc::clone(version));
+            }
+            self.wanted(name, number);
+            let changed = changes.changed();
+            let in_time = match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), changed).await.is_ok(),
+                None => changed.await.is_ok(),
+            };
+            if !in_time {
+                let text = format!("the deadline passed before model '{name}' was loaded");
+                return Err(Error::new(Kind::DeadlineExceeded, text));
+            }
+        }
+    }
+
+    /// What there is, loaded or not, by name and version.
+    pub(crate) fn index(&self) -> Vec<catalog::Indexed> {
+        self.0.catalog.lock().index()
+    }
+
+    /// Lets the manager end.
+    pub(crate) fn end(&self) {
+        // An error means that it has ended.
+        drop(self.0.orders.send(Order::End));
+    }
+
+    /// Changes the catalog and publishes it as the next plan: every loop sees the old one or the new one, never a mix.
+    fn change<T>(&self, change: impl FnOnce(&mut Catalog) -> T) -> T {
+        let mut catalog = self.0.catalog.lock();
+        let result = change(&mut catalog);
+        let plan = self.0.plan.load();
+        let next = plan.next(catalog.take_changed());
+        let number = next.number;
+        self.0.plan.store(Arc::new(next));
+        drop(catalog);
+        self.0.mailboxes.iter().for_each(|mailbox| mailbox.plan_changed());
+        self.0.changes.send_replace(number);
+        result
+    }
+
+    /// Looks at the catalog.
+    fn look<T>(&self, look: impl FnOnce(&Catalog) -> T) -> T {
+        look(&self.0.catalog.lock())
+    }
+
+    fn checked(&self, name: &str) -> Result<String> {
+        if self.0.mode != ModelControlMode::Explicit {
+            // Triton's text, which its scripts match on, and what to do.
+            return Err(Error::new(
+                Kind::ModelControl,
+                "explicit model load / unload is not allowed if polling is enabled; start the server with \
+                 --model-control-mode explicit",
+            ));
+        }
+        repository::check_name(name).map_err(Error::invalid)?;
+        Ok(name.to_owned())
+    }
+
+    async fn order(&self, order: impl FnOnce(oneshot::Sender<Result<()>>) -> Order) -> Result<()> {
+        let (done, answer) = oneshot::channel();
+        let ended = || Error::new(Kind::Draining, "the server is shutting down");
+        self.0.orders.send(order(done)).map_err(|_| ended())?;
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// A reason without the paths that only this machine knows: relative to the repository.
+    fn public(&self, reason: &str) -> String {
+        match &self.0.repository {
+            Some(root) => reason.replace(&format!("{}/", root.display()), ""),
+            None => reason.to_owned(),
+        }
+    }
+}
+
+impl Demand for Models {
+    fn wanted(&self, model: &str, _version: Option<u64>) {
+        drop(self.0.orders.send(Order::Wanted { name: model.to_owned() }));
+    }
+}

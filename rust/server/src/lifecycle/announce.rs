@@ -1,0 +1,60 @@
+//! What is served from the start on.
+
+use std::collections::BTreeMap;
+
+use mlserve_core::config::{ModelControlMode, Settings};
+use mlserve_core::plan::State;
+
+use super::Models;
+use super::catalog::{Entry, Model};
+use super::print::Print;
+use super::repository::{self, Source};
+
+/// Puts the models that are to be loaded at the start into the plan: from the first connection on, callers are told to
+/// come back.
+///
+/// **Errors:** a text that names the path, and what is expected there.
+pub(crate) fn announce(models: &Models, settings: &Settings) -> Result<(), String> {
+    let sources = match settings.server.model_control_mode {
+        ModelControlMode::None => repository::list_all(settings)?,
+        ModelControlMode::Poll => {
+            let listing = repository::list(settings)?;
+            for problem in &listing.problems {
+                tracing::warn!(problem, "the repository has an entry that cannot be served");
+            }
+            listing.models
+        }
+        ModelControlMode::Explicit => wanted_at_start(settings)?,
+    };
+    models.change(|catalog| {
+        for (name, source) in sources {
+            let pin = settings.models.get(&name).is_some_and(|model| model.pin);
+            let found = repository::versions(&source, &repository::model_settings(settings, &name), None);
+            let numbers = found.map_or_else(|_| vec![1], |found| found.iter().map(|found| found.version).collect());
+            let model = catalog.put(Model::new(source, pin));
+            let loading = |number| (number, Entry::not_serving(State::Loading, Print::default(), 0));
+            model.versions = numbers.into_iter().map(loading).collect();
+        }
+    });
+    Ok(())
+}
+
+/// In explicit mode: the models of `server.load_models`.
+fn wanted_at_start(settings: &Settings) -> Result<BTreeMap<String, Source>, String> {
+    let mut models = repository::list(settings)?.models;
+    let wanted = settings.server.load_models.as_str();
+    if wanted != "*" {
+        let names: Vec<&str> = wanted.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        if let Some(missing) = names.iter().find(|name| !models.contains_key(**name)) {
+            return Err(format!("server.load_models = \"{wanted}\": there is no model '{missing}' in the repository"));
+        }
+        models.retain(|name, _| names.contains(&name.as_str()));
+    }
+    let pinned = settings.models.iter().filter(|(_, model)| model.pin).map(|(name, _)| name.as_str());
+    for name in pinned {
+        if let Ok(source) = repository::source(settings, name) {
+            models.entry(name.to_owned()).or_insert(source);
+        }
+    }
+    Ok(models)
+}

@@ -1,0 +1,134 @@
+//! Loads one version: its files become a session, which is warmed up and taken into service.
+//!
+//! Every load runs on a thread of its own: at a low priority where the server serves already, so that loading takes only
+//! what serving leaves over.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mlserve_core::config::ModelSettings;
+use mlserve_core::model::ModelSpec;
+use mlserve_core::tensor::DataType;
+use mlserve_core::version::{NewVersion, Version};
+use mlserve_ort::{LoadOptions, LoadedModel};
+
+use super::manager::Manager;
+use super::repository::Found;
+use crate::resources;
+
+/// What ONNX models are to callers.
+const PLATFORM: &str = "onnxruntime_onnx";
+
+/// What became of one version when it was loaded.
+#[derive(Clone, Debug)]
+pub struct LoadReport {
+    /// What was to be loaded.
+    pub found: Found,
+    /// How its requests are batched, or why it failed. Not the version itself: its memory must not hang on a report.
+    pub result: Result<String, String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// One version to be loaded.
+pub(super) struct Job<'a> {
+    /// Its files.
+    pub(super) found: &'a Found,
+    /// How it is to be run.
+    pub(super) settings: &'a ModelSettings,
+    /// What it replaces.
+    pub(super) earlier: Option<&'a Arc<Version>>,
+    /// Whether callers are being served meanwhile, who come first.
+    pub(super) in_background: bool,
+}
+
+impl Job<'_> {
+    /// Loads it on a thread of its own; calls `warming` there once its session is made.
+    ///
+    /// **Errors:** a text for whoever runs the server: what is wrong, and with which file.
+    pub(super) fn run(&self, manager: &Manager, warming: &mut (dyn FnMut() + Send)) -> Result<Arc<Version>, String> {
+        // Made by the first load, before any thread's priority is lowered, so that the runtime's own threads have the normal one.
+        let runtime = manager.runtime.as_ref().map_err(|error| error.text().to_owned())?;
+        let loaded = std::thread::scope(|scope| {
+            let loading = std::thread::Builder::new().name("load".to_owned()).spawn_scoped(scope, || {
+                if self.in_background {
+                    //ORT resources::lower_priority();
+                }
+                self.load(manager, runtime, warming)
+            });
+            let loading = loading.map_err(|error| format!("no thread could be started for loading: {error}"))?;
+            loading.join().unwrap_or_else(|_| Err("loading it panicked".to_owned()))
+        })?;
+        Ok(loaded)
+    }
+
+    fn load(
+        &self,
+        manager: &Manager,
+        runtime: &Arc<mlserve_ort::Runtime>,
+        warming: &mut dyn FnMut(),
+    ) -> Result<Arc<Version>, String> {
+        let begun = manager.clock().now();
+        let positive = |number: usize| (number > 0).then_some(number);
+        let options = LoadOptions {
+            max_batch_rows: self.settings.max_batch_rows,
+            threads: positive(self.settings.threads),
+            cores: resources::cores(),
+            instances: positive(self.settings.instances),
+            ..LoadOptions::default()
+        };
+        let path = &self.found.path;
+        let loaded = mlserve_ort::load_watched(runtime, path, &options, warming);
+        let loaded = loaded.map_err(|error| error.text().to_owned())?;
+        Ok(self.into_service(manager, loaded, begun))
+    }
+
+    fn into_service(&self, manager: &Manager, loaded: LoadedModel, begun: Instant) -> Arc<Version> {
+        let row_bytes = row_bytes(&loaded);
+        let warmup = loaded.warmup.iter().map(|&(rows, took)| (rows, row_bytes, took)).collect();
+        let spec = ModelSpec {
+            name: self.found.name.as_str().into(),
+            version: self.found.version,
+            platform: PLATFORM,
+            inputs: loaded.inputs,
+            outputs: loaded.outputs,
+            batching: loaded.batching,
+        };
+        let new = NewVersion {
+            spec,
+            settings: self.settings.clone(),
+            backend: loaded.backend,
+            instances: loaded.instances,
+            warmup,
+            //STATS model_bytes: loaded.file_bytes,
+            //STATS load_duration: manager.clock().now().saturating_duration_since(begun),
+            //STATS earlier: self.earlier.map(|version| Arc::clone(&version.stats)),
+        };
+        Version::new(new, manager.mailboxes(), manager.clock().clone())
+    }
+}
+
+/// Bytes of one row of the shapes that warm-up ran with: unknown dimensions count as one.
+fn row_bytes(loaded: &LoadedModel) -> usize {
+    let elements = |shape: &[i64]| shape.iter().skip(1).map(|&dimension| dimension.max(1) as usize).product::<usize>();
+    let bytes = |datatype: DataType| datatype.size().unwrap_or(8);
+    loaded.inputs.iter().map(|input| elements(&input.shape) * bytes(input.datatype)).sum()
+}
+
+pub(super) fn batching(version: &Version) -> String {
+    version.spec.batching.reason().map_or_else(
+        || format!("batches of up to {} rows", version.max_rows()),
+        |reason| format!("one request per run: {reason}"),
+    )
+}
+
+/// What [`crate::server::Server::start`] measures start-up with.
+#[derive(Clone, Debug)]
+pub struct Startup {
+    /// When the command began.
+    pub begun: Instant,
+    /// What became of each version, once all have settled.
+    pub reports: Vec<LoadReport>,
+    /// From the beginning until all had settled.
+    pub took: Duration,
+}

@@ -1,0 +1,147 @@
+//! Loads what is offered and puts it into the plan, in the place of what was there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mlserve_core::plan::{Slot, State};
+use mlserve_core::version::Version;
+
+use super::{Cause, Manager, Offer};
+use crate::lifecycle::catalog::Entry;
+use crate::lifecycle::load::{Job, LoadReport, batching};
+use crate::lifecycle::print::Print;
+use crate::lifecycle::repository::Found;
+
+impl Manager {
+    /// Loads what of `offer` is not loaded yet or has changed; then lets go what is not offered any more.
+    pub(super) fn load(&mut self, offer: &Offer, cause: Cause) -> Vec<LoadReport> {
+        let name = offer.source.name.as_str();
+        let due = self.models.look(|catalog| {
+            let model = catalog.get(name);
+            let changed = model.is_none_or(|model| model.print != offer.print);
+            let is_due = |found: &&Found| {
+                let entry = model.and_then(|model| model.versions.get(&found.version));
+                let is_current = |entry: &Entry| {
+                    entry.slot.version.is_some() && entry.print == found.print && entry.failed_reload.is_none()
+                };
+                changed || !entry.is_some_and(is_current)
+            };
+            offer.versions.iter().filter(is_due).cloned().collect::<Vec<Found>>()
+        });
+        let mut reports = Vec::with_capacity(due.len());
+        let mut replaced = Vec::new();
+        for found in &due {
+            let (report, old) = self.load_version(offer, found, cause);
+            replaced.extend(old);
+            reports.push(report);
+        }
+        let has_failed = reports.iter().any(|report| report.result.is_err());
+        let gone = if has_failed { Vec::new() } else { self.let_go_of_others(offer) };
+        let print = offer.print;
+        self.models.change(|catalog| catalog.edit(name).map(|model| model.print = print));
+        self.retire(name, replaced.into_iter().chain(gone).collect(), || ());
+        reports
+    }
+
+    /// Loads one version and puts it in the place of the one that it replaces, which is returned.
+    fn load_version(&mut self, offer: &Offer, found: &Found, cause: Cause) -> (LoadReport, Option<Arc<Version>>) {
+        let name = offer.source.name.as_str();
+        let begun = self.clock().now();
+        let models = self.models.clone();
+        let serving = models.look(|catalog| {
+            let entry = catalog.get(name)?.versions.get(&found.version)?;
+            entry.slot.version.clone()
+        });
+        let is_new = serving.is_none();
+        let place = |state: State| {
+            if is_new {
+                let slot = Slot { on_demand: cause == Cause::Demand, ..Slot::not_serving(state) };
+                let entry = Entry { slot, print: found.print, bytes: found.bytes, failed_reload: None };
+                models.change(|catalog| catalog.edit(name).map(|model| model.versions.insert(found.version, entry)));
+            }
+        };
+        place(State::Loading);
+        let job =
+            Job { found, settings: &offer.settings, earlier: serving.as_ref(), in_background: cause == Cause::Change };
+        let room = self.make_room(name, found.bytes);
+        let result = room.and_then(|()| job.run(self, &mut || place(State::Warming)));
+        let result = result.and_then(|version| if found.has_changed() { Err(changed()) } else { Ok(version) });
+        let took = self.clock().now().saturating_duration_since(begun);
+        let report = LoadReport {
+            found: found.clone(),
+            result: result.as_ref().map(|version| batching(version)).map_err(Clone::clone),
+            took,
+        };
+        log(&report, serving.is_some());
+        let old = self.settle(name, found, result);
+        (report, old)
+    }
+
+    /// Puts the outcome of a load into the plan.
+    fn settle(&self, name: &str, found: &Found, result: Result<Arc<Version>, String>) -> Option<Arc<Version>> {
+        let now = self.clock().now();
+        let public = |reason: &str| self.models.public(reason);
+        self.models.change(|catalog| {
+            let model = catalog.edit(name)?;
+            let present = model.versions.get_mut(&found.version)?;
+            match result {
+                Ok(version) => {
+                    model.loaded = Some(now);
+                    let slot = Slot::serving(version);
+                    let entry = Entry { slot, print: found.print, bytes: found.bytes, failed_reload: None };
+                    std::mem::replace(present, entry).slot.version
+                }
+                Err(reason) if present.slot.version.is_some() => {
+                    // Not tried again before the files change anew.
+                    present.print = found.print;
+                    present.failed_reload = Some(format!("failed to reload: {}", public(&reason)));
+                    None
+                }
+                Err(reason) => {
+                    *present = Entry::not_serving(State::Failed(public(&reason)), found.print, found.bytes);
+                    None
+                }
+            }
+        })
+    }
+
+    /// A model of which not even the versions are known.
+    pub(super) fn fail(&mut self, name: &str, reason: &str) -> LoadReport {
+        let public = self.models.public(reason);
+        let found = Found { name: name.to_owned(), version: 1, path: name.into(), bytes: 0, print: Print::default() };
+        tracing::error!(model = name, reason, "model failed to load");
+        self.models.change(|catalog| {
+            let Some(model) = catalog.edit(name) else { return };
+            // What serves, serves on.
+            model.versions.retain(|_, entry| entry.slot.version.is_some());
+            if model.versions.is_empty() {
+                let failed = Entry::not_serving(State::Failed(public), found.print, 0);
+                model.versions.insert(found.version, failed);
+            }
+        });
+        LoadReport { found, result: Err(reason.to_owned()), took: Duration::ZERO }
+    }
+}
+
+fn changed() -> String {
+    "its files changed while they were read; load it again once they are whole".to_owned()
+}
+
+fn log(report: &LoadReport, is_reload: bool) {
+    let LoadReport { found, result, took } = report;
+    let load_ms = took.as_millis() as u64;
+    let (model, version) = (&found.name, found.version);
+    match result {
+        Ok(batching) => tracing::info!(model, version, load_ms, batching, "model is ready"),
+        Err(reason) if is_reload => {
+            tracing::error!(
+                model,
+                version,
+                load_ms,
+                reason,
+                "model failed to reload; what was loaded before serves on"
+            );
+        }
+        Err(reason) => tracing::error!(model, version, load_ms, reason, "model failed to load"),
+    }
+}
