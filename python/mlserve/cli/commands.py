@@ -13,8 +13,6 @@ from mlserve.errors import MlserveError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# What every server of the protocol answers where models are not loaded by request.
-_NOT_EXPLICIT = "explicit model load / unload is not allowed"
 _PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
@@ -35,8 +33,6 @@ def run_group(arguments: Sequence[str]) -> int:
         return error.exit_code
     except MlserveError as error:
         click.echo(f"mlserve: {error} [{error.code}]", err=True)
-        if _NOT_EXPLICIT in str(error):
-            click.echo("mlserve: start the server with --model-control-mode explicit to load and unload", err=True)
         return 1
     return result if isinstance(result, int) else 0
 

@@ -12,7 +12,7 @@ import pytest
 from mlserve.cli import main
 from mlserve.cli.manage import read_config, watch
 from mlserve.cli.tables import models_table, rates_table, statistics_table
-from mlserve.errors import InvalidArgumentError, MlserveError, NotOfferedError, UnavailableError
+from mlserve.errors import InvalidArgumentError, MlserveError, NotOfferedError
 from mlserve.statistics import InferStatistics, ModelStatistics, StatisticDuration
 from mlserve.types import ModelIndex
 
@@ -164,15 +164,6 @@ def test_a_refusal_is_a_message_and_a_status(
     assert main(arguments) == 1
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "mlserve: not here [not_offered]\n")
-
-
-@pytest.mark.parametrize("command", ["load", "unload"])
-def test_the_mode_that_is_needed_is_told(
-    client: type[StandIn], capsys: pytest.CaptureFixture[str], command: str
-) -> None:
-    client.error = UnavailableError("explicit model load / unload is not allowed if polling is enabled")
-    assert main([command, "m"]) == 1
-    assert "--model-control-mode explicit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["load"], ["unload"], ["stats", "--watch", "0"], ["load", "m", "--config", "?"]])
