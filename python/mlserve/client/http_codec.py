@@ -128,7 +128,11 @@ def infer_result(answer: HttpAnswer) -> InferResult:
 def model_metadata(answer: HttpAnswer) -> ModelMetadata:
     """A model's metadata."""
     raise_for(answer)
-    document = read_json(answer.body)
+    return metadata_of(read_json(answer.body))
+
+
+def metadata_of(document: Mapping[str, Any]) -> ModelMetadata:
+    """A model's metadata from its JSON."""
 
     def tensors(found: Sequence[Mapping[str, Any]]) -> tuple[TensorMetadata, ...]:
         return tuple(TensorMetadata(item["name"], item["datatype"], tuple(item["shape"])) for item in found)

@@ -13,9 +13,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlserve import _core
-from mlserve.client.prepare import prepare
+from mlserve.client.http_codec import metadata_of
+from mlserve.client.prepare import needs_metadata, prepare
 from mlserve.client.repository import config_text, read_index
-from mlserve.errors import ConfigError, InvalidArgumentError, LifecycleError
+from mlserve.errors import ConfigError, LifecycleError
 from mlserve.serving.runtime import find_ort_library
 from mlserve.statistics import read_statistics
 from mlserve.tensors import decode
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from mlserve.statistics import ModelStatistics
-    from mlserve.types import ModelConfig, ModelIndex, ParameterValue, TensorLike
+    from mlserve.types import Inputs, ModelConfig, ModelIndex, ParameterValue
 
 # From Python a free port is the better default: tests and notebooks run beside each other.
 _PORTS = ("http_port", "grpc_port", "metrics_port")
@@ -120,7 +121,7 @@ class Server:
     def infer(
         self,
         model: str,
-        inputs: Mapping[str, TensorLike],
+        inputs: Inputs,
         *,
         version: str = "",
         outputs: Sequence[str] = (),
@@ -130,9 +131,12 @@ class Server:
     ) -> InferResult:
         """Runs one inference in this process, through the same pipeline as a request from the network.
 
+        Ctrl-C while it waits raises `KeyboardInterrupt`; a request that still waits for its turn is then not run.
+
         Args:
             model: Name of the model.
-            inputs: Arrays by input name.
+            inputs: Arrays by input name, or one array for a model with a single input. Arrays go as they are; lists
+                and numbers take the type that the model expects.
             version: Version to ask; empty lets the server choose.
             outputs: Outputs to return; none means all.
             parameters: Request parameters of the protocol.
@@ -143,9 +147,9 @@ class Server:
             MlserveError: Of the class that fits the refusal.
         """
         self._check_running()
-        if not isinstance(inputs, Mapping):
-            raise InvalidArgumentError("inputs must be a mapping from input names to arrays")
-        request = prepare(InferRequest(model, inputs, version, outputs, parameters or {}, priority), None)
+        # Asked each time: it costs microseconds here, and a model may be loaded anew with other inputs.
+        known = metadata_of(json.loads(self._core.model_metadata(model, version))) if needs_metadata(inputs) else None
+        request = prepare(InferRequest(model, inputs, version, outputs, parameters or {}, priority), known)
         name, answered, found, returned = self._core.infer(
             request.model,
             request.version,

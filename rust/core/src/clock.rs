@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Where "now" comes from: the monotonic clock, or a clock that only a test moves.
 #[derive(Clone, Debug)]
@@ -22,7 +22,22 @@ impl Clock {
             Clock::Manual(clock) => clock.now(),
         }
     }
+
+    /// A moment as time since 1970 (UTC), for people and for other programs. Nothing is decided by it: the wall clock
+    /// jumps, and a moment that is asked for twice may come out differently.
+    pub fn unix_time(&self, moment: Instant) -> Duration {
+        let wall = match self {
+            #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+            Clock::Monotonic => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+            Clock::Manual(clock) => MANUAL_WALL + clock.elapsed(),
+        };
+        let now = self.now();
+        (wall + moment.saturating_duration_since(now)).saturating_sub(now.saturating_duration_since(moment))
+    }
 }
+
+/// Where the wall clock of a [`ManualClock`] begins, since 1970: some moment in 2023.
+const MANUAL_WALL: Duration = Duration::from_secs(1_700_000_000);
 
 /// A clock for tests.
 #[derive(Clone, Debug)]
@@ -39,7 +54,11 @@ impl ManualClock {
 
     /// The moment it stands at.
     pub fn now(&self) -> Instant {
-        self.start + Duration::from_nanos(self.elapsed_ns.load(Ordering::SeqCst))
+        self.start + self.elapsed()
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.elapsed_ns.load(Ordering::SeqCst))
     }
 
     /// Moves it forward.
@@ -51,5 +70,28 @@ impl ManualClock {
 impl Default for ManualClock {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_keep_their_distance_on_the_wall_clock() {
+        let manual = ManualClock::new();
+        let clock = Clock::Manual(manual.clone());
+        let first = clock.now();
+        assert_eq!(clock.unix_time(first), MANUAL_WALL);
+        manual.advance(Duration::from_millis(1_500));
+        assert_eq!(clock.unix_time(first), MANUAL_WALL);
+        assert_eq!(clock.unix_time(clock.now()), MANUAL_WALL + Duration::from_millis(1_500));
+        assert_eq!(clock.unix_time(clock.now() + Duration::from_secs(1)), MANUAL_WALL + Duration::from_millis(2_500));
+    }
+
+    #[test]
+    fn the_wall_clock_is_past_the_day_this_was_written() {
+        let clock = Clock::Monotonic;
+        assert!(clock.unix_time(clock.now()) > MANUAL_WALL);
     }
 }

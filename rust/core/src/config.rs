@@ -250,10 +250,18 @@ pub struct ModelSettings {
     pub queue_capacity: usize,
     /// Microseconds that a request may wait in the queue; 0: only its deadline counts.
     pub queue_timeout_us: u64,
+    /// What happens to a request that has waited so long: "reject" refuses it, "delay" lets it wait on, behind the others
+    /// of its level.
+    pub timeout_action: TimeoutAction,
+    /// Whether the `timeout` parameter of a request shortens that time; otherwise it is ignored.
+    pub allow_timeout_override: bool,
     /// Levels of priority, 1 the highest; 0: one level, the parameter is ignored.
     pub priority_levels: u64,
-    /// Level of requests that ask for none; 0: the middle one.
+    /// Level of requests that ask for none, or for one that there is not; 0: the middle one.
     pub default_priority: u64,
+    /// Per level, from 1: `timeout_us`, `timeout_action` and `allow_timeout_override` in place of the model's, and
+    /// `capacity`, the requests that may wait in this level (0: as many as in the queue).
+    pub queue_policies: BTreeMap<u64, QueuePolicySettings>,
     /// Threads that run batches at once; 0: as many as cores and `threads` allow.
     pub instances: usize,
     /// Threads of one run; 0: measured when the model is warmed up.
@@ -273,14 +281,42 @@ impl Default for ModelSettings {
             max_delay_us: 0,
             queue_capacity: 4_096,
             queue_timeout_us: 0,
+            timeout_action: TimeoutAction::Reject,
+            allow_timeout_override: true,
             priority_levels: 0,
             default_priority: 0,
+            queue_policies: BTreeMap::new(),
             instances: 0,
             threads: 0,
             inline: true,
             pin: false,
         }
     }
+}
+
+/// What happens to a request that has waited in the queue as long as it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeoutAction {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It waits on, behind the others of its level.
+    Delay,
+}
+
+/// What one level of a model's queue does in its own way; what is absent is as for the model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueuePolicySettings {
+    /// Microseconds that a request may wait; 0: only its deadline counts.
+    pub timeout_us: Option<u64>,
+    /// What happens to a request that has waited so long.
+    pub timeout_action: Option<TimeoutAction>,
+    /// Whether the `timeout` parameter of a request shortens that time.
+    pub allow_timeout_override: Option<bool>,
+    /// Requests that may wait in this level; 0: as many as in the queue.
+    pub capacity: Option<usize>,
 }
 
 /// A setting with a value that is not allowed.
@@ -342,6 +378,15 @@ impl ModelSettings {
         within(&key("queue_capacity"), self.queue_capacity, 1, 10_000_000)?;
         within(&key("priority_levels"), self.priority_levels as usize, 0, 64)?;
         within(&key("default_priority"), self.default_priority as usize, 0, self.priority_levels as usize)?;
+        for &level in self.queue_policies.keys() {
+            if level == 0 || level > self.priority_levels {
+                let allowed = match self.priority_levels {
+                    0 => "none, because priority_levels is 0".to_owned(),
+                    levels => format!("level 1 to {levels} (priority_levels)"),
+                };
+                return Err(invalid(&key("queue_policies"), format!("level {level}"), &allowed));
+            }
+        }
         within(&key("instances"), self.instances, 0, 1_024)?;
         within(&key("threads"), self.threads, 0, 1_024)
     }
@@ -373,5 +418,18 @@ mod tests {
         settings.models.insert("m".to_owned(), ModelSettings { max_batch_rows: 0, ..ModelSettings::default() });
         let error = settings.validate().expect_err("0 rows");
         assert_eq!(error.to_string(), "models.m.max_batch_rows = 0: allowed is 1 to 1048576");
+    }
+
+    #[test]
+    fn a_policy_for_a_level_that_there_is_not_is_refused() {
+        let with_levels = |priority_levels| {
+            let queue_policies = [(3, QueuePolicySettings::default())].into();
+            let model = ModelSettings { priority_levels, queue_policies, ..ModelSettings::default() };
+            Settings { models: [("m".to_owned(), model)].into(), ..Settings::default() }.validate()
+        };
+        assert_eq!(with_levels(3), Ok(()));
+        let text = |levels| with_levels(levels).expect_err("no such level").to_string();
+        assert_eq!(text(2), "models.m.queue_policies = level 3: allowed is level 1 to 2 (priority_levels)");
+        assert_eq!(text(0), "models.m.queue_policies = level 3: allowed is none, because priority_levels is 0");
     }
 }

@@ -9,7 +9,8 @@ use crate::budget::Reservation;
 use crate::error::{Error, Kind, Result};
 use crate::join::{Held, Join};
 use crate::request::{Answer, BatchPlace, Output, Protocol, Reply, Text};
-use crate::stats::{Slot, nanoseconds};
+use crate::stats::Slot;
+use crate::trace::Trace;
 use crate::validate::CheckedInput;
 use crate::version::Version;
 
@@ -44,8 +45,10 @@ pub struct Entry {
     pub level: usize,
     /// When it must be answered.
     pub deadline: Option<Instant>,
-    /// When it must have left the queue.
+    /// When it must have left the queue, or is refused.
     pub queue_deadline: Option<Instant>,
+    /// When it must have left the queue, or waits behind the others of its level.
+    pub delayed_from: Option<Instant>,
     /// What is needed to answer it.
     pub ticket: Ticket,
 }
@@ -69,6 +72,8 @@ pub struct Ticket {
     pub expected: usize,
     /// Its place among the requests in flight.
     pub in_flight: Option<Reservation>,
+    /// What is written of it, if it is traced.
+    pub trace: Option<Box<Trace>>,
 }
 
 impl Entry {
@@ -125,26 +130,30 @@ impl Outcome {
     /// Answers the caller, on the loop the request came from, and counts it in that loop's `slot`.
     pub fn deliver(self, version: &Version, slot: &Slot, max_response_bytes: usize, now: Instant) {
         let Outcome { ticket, result, timing } = self;
-        let Ticket { waiter, id, protocol, arrived, home: _, reservation, expected, in_flight } = ticket;
-        let (reply, result, Held { reservation, expected, in_flight }) = match waiter {
-            Waiter::Caller(reply) => (reply, result, Held { reservation, expected, in_flight }),
+        let Ticket { waiter, id, protocol, arrived, home: _, reservation, expected, in_flight, trace } = ticket;
+        let (reply, result, Held { reservation, expected, in_flight, trace }) = match waiter {
+            Waiter::Caller(reply) => (reply, result, Held { reservation, expected, in_flight, trace }),
             Waiter::Part { join, index } => match join.finish(index, result) {
                 Some(whole) => whole,
                 None => return,
             },
         };
+        let trace = trace.map(|trace| trace.ended(result.is_ok().then_some(timing), now));
         let answered = result.and_then(|rows| hold(rows, reservation, expected, max_response_bytes));
         match answered {
             Ok((rows, reservation)) => {
                 let count = rows.rows as u64;
                 let answer = Answer { version, id, outputs: rows.outputs, place: rows.place, reservation };
                 reply.send(Ok(answer));
-                slot.answered(protocol, count, &timing, nanoseconds(now.saturating_duration_since(arrived)));
+                slot.answered(protocol, count, &timing, arrived, now);
             }
             Err(error) => {
-                slot.failed(protocol, &error);
+                slot.failed_late(protocol, &error, now.saturating_duration_since(arrived));
                 reply.send(Err(error));
             }
+        }
+        if let Some(trace) = trace {
+            trace.sent(version.clock.now());
         }
         drop(in_flight);
     }

@@ -11,6 +11,7 @@ use crate::model::ModelSpec;
 use crate::request::{Output, Reply};
 use crate::sync::{Mutex, lock};
 use crate::tensor::{BytesElements, DataType, TensorBytes};
+use crate::trace::Trace;
 use crate::validate::CheckedInput;
 
 /// Where the parts of one request meet.
@@ -35,6 +36,8 @@ pub(crate) struct Held {
     pub(crate) expected: usize,
     /// Its place among the requests in flight.
     pub(crate) in_flight: Option<Reservation>,
+    /// What is written of it, if it is traced.
+    pub(crate) trace: Option<Box<Trace>>,
 }
 
 impl Join {
@@ -70,8 +73,8 @@ impl Join {
 ///
 /// **Cost:** no copy; the parts are views. Joining copies the outputs once.
 pub fn cut(entry: Entry, spec: &ModelSpec, max_rows: usize) -> Vec<Entry> {
-    let Entry { inputs, outputs, rows, key, bytes: _, level, deadline, queue_deadline, ticket } = entry;
-    let Ticket { waiter, id, protocol, arrived, home, reservation, expected, in_flight } = ticket;
+    let Entry { inputs, outputs, rows, key, bytes: _, level, deadline, queue_deadline, delayed_from, ticket } = entry;
+    let Ticket { waiter, id, protocol, arrived, home, reservation, expected, in_flight, trace } = ticket;
     let Waiter::Caller(reply) = waiter else { unreachable!("a part is never cut again: it has at most max_rows rows") };
     let count = rows.div_ceil(max_rows);
     let join = Arc::new(Join(Mutex::new(State {
@@ -79,7 +82,7 @@ pub fn cut(entry: Entry, spec: &ModelSpec, max_rows: usize) -> Vec<Entry> {
         parts: (0..count).map(|_| None).collect(),
         missing: count,
         error: None,
-        held: Held { reservation, expected, in_flight },
+        held: Held { reservation, expected, in_flight, trace },
     })));
     let cutters: Vec<Cutter> =
         inputs.iter().zip(&spec.inputs).map(|(input, spec)| Cutter::new(input, spec.datatype, rows)).collect();
@@ -96,6 +99,7 @@ pub fn cut(entry: Entry, spec: &ModelSpec, max_rows: usize) -> Vec<Entry> {
                 level,
                 deadline,
                 queue_deadline,
+                delayed_from,
                 ticket: Ticket {
                     waiter: Waiter::Part { join: Arc::clone(&join), index },
                     id: id.clone(),
@@ -105,6 +109,7 @@ pub fn cut(entry: Entry, spec: &ModelSpec, max_rows: usize) -> Vec<Entry> {
                     reservation: None,
                     expected: 0,
                     in_flight: None,
+                    trace: None,
                 },
             }
         })

@@ -23,6 +23,7 @@ use crate::queue::{Next, Queue, reason_to_drop};
 use crate::request::{Protocol, Reply, Request};
 use crate::run::Runner;
 use crate::stats::Counter;
+use crate::trace::Tracer;
 use crate::turn::{Decision, Turn};
 use crate::validate::{TensorLimits, validate};
 use crate::version::{Delivery, Version};
@@ -47,6 +48,8 @@ pub struct Shared {
     pub refused: Box<[Refused]>,
     /// Who loads what is loaded on demand.
     pub demand: Arc<dyn Demand>,
+    /// Which requests are traced.
+    pub tracer: Arc<Tracer>,
 }
 
 /// Refusals by protocol and kind, for requests that reached no version.
@@ -231,11 +234,11 @@ impl Pipeline {
             }
         };
         let Place { reply, arrived, in_flight } = place;
-        version.loops[self.home].submitted.add(1);
+        version.stats.loops[self.home].submitted.add(1);
         let checked = match validate(request, &version.spec, self.tensor_limits) {
             Ok(checked) => checked,
             Err(error) => {
-                version.loops[self.home].failed(protocol, &error);
+                version.stats.loops[self.home].failed(protocol, &error);
                 return Err(Stopped::Refused(error, reply));
             }
         };
@@ -243,25 +246,23 @@ impl Pipeline {
         let expected = version.expected_answer_bytes(checked.rows);
         if request.reservation.as_mut().is_some_and(|held| !held.grow(expected)) {
             let error = answer_out_of_budget(expected);
-            version.loops[self.home].failed(protocol, &error);
+            version.stats.loops[self.home].failed(protocol, &error);
             return Err(Stopped::Refused(error, reply));
         }
-        let policy =
-            (version.settings.queue_timeout_us > 0).then(|| Duration::from_micros(version.settings.queue_timeout_us));
-        let queue_timeout = match (request.queue_timeout, policy) {
-            (Some(asked), Some(policy)) => Some(asked.min(policy)),
-            (asked, policy) => asked.or(policy),
-        };
+        let level = version.level(request.priority);
+        let (queue_deadline, delayed_from) = version.queue_policy(level).limits(request.queue_timeout, arrived);
         let entry = Entry {
             inputs: checked.inputs,
             outputs: checked.outputs,
             rows: checked.rows,
             key: checked.key,
             bytes: checked.bytes,
-            level: version.level(request.priority),
+            level,
             deadline: request.deadline,
-            queue_deadline: queue_timeout.map(|timeout| arrived + timeout),
+            queue_deadline,
+            delayed_from,
             ticket: Ticket {
+                trace: self.shared.tracer.sample(version, request, arrived, now),
                 waiter: Waiter::Caller(reply),
                 id: std::mem::take(&mut request.id),
                 protocol,
@@ -279,7 +280,7 @@ impl Pipeline {
 
     fn run_inline(&mut self, version: &Arc<Version>, mut entries: Vec<Entry>) {
         let now = self.shared.clock.now();
-        let slot = &version.loops[self.home];
+        let slot = &version.stats.loops[self.home];
         let forming = version.forming();
         let key = entries[0].key;
         let fits = entries.len() == 1
@@ -299,7 +300,7 @@ impl Pipeline {
                 self.runner.run(version, slot, entries, &mut self.outcomes);
             }
         } else {
-            let mut queue = Queue::new(1, usize::MAX);
+            let mut queue = Queue::unbounded();
             for entry in entries {
                 queue.push(entry, &mut self.outcomes);
             }
@@ -334,7 +335,7 @@ impl Pipeline {
             return;
         }
         let now = self.shared.clock.now();
-        let slot = &version.loops[self.home];
+        let slot = &version.stats.loops[self.home];
         let max_response_bytes = self.shared.limits.max_response_bytes;
         self.outcomes.drain(..).for_each(|outcome| outcome.deliver(version, slot, max_response_bytes, now));
     }

@@ -43,14 +43,9 @@ enum Work {
 }
 
 impl Pool {
-    /// A pool of at most `instances` instances over a queue of `levels` levels and `capacity` entries.
-    pub fn new(levels: usize, capacity: usize, instances: usize) -> Self {
-        let state = State {
-            queue: Queue::new(levels, capacity),
-            idle: 0,
-            stopped: (0..instances.max(1)).rev().collect(),
-            is_closed: false,
-        };
+    /// A pool of at most `instances` instances over an empty `queue`.
+    pub fn new(queue: Queue, instances: usize) -> Self {
+        let state = State { queue, idle: 0, stopped: (0..instances.max(1)).rev().collect(), is_closed: false };
         Self { state: Mutex::new(state), wake: Condvar::new(), waiting: AtomicUsize::new(0) }
     }
 
@@ -162,7 +157,7 @@ fn start_instance(version: Arc<Version>, number: usize) -> std::io::Result<()> {
 
 fn run_instance(version: &Arc<Version>, number: usize) {
     let mut runner = Runner::new(version.clock.clone());
-    let slot = &version.instances[number];
+    let slot = &version.stats.instances[number];
     loop {
         match version.pool.take(version, number) {
             Work::Batch(batch, mut outcomes) => {

@@ -1,21 +1,30 @@
 //! The queue of one version: bounded, by priority, and rid of what nobody waits for any more. Hot path.
 //!
-//! Pure: no lock, no thread, no clock. [`crate::pool`] puts it behind a lock and feeds the instances from it.
+//! Each level has two ranks: what is on time, and behind it what has waited longer than its policy allows and is delayed
+//! instead of refused. Pure: no lock, no thread, no clock. [`crate::pool`] puts it behind a lock and feeds the instances
+//! from it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::entry::{Entry, Outcome};
 use crate::error::{Error, Kind};
+use crate::queue_policy::QueuePolicy;
 
 /// How far a batch is looked for past entries of another shape, as a multiple of the rows wanted: bounds the work of
 /// forming a batch when shapes alternate, without giving up when two or three kinds mix.
 const LOOK_AHEAD: usize = 4;
 
-/// Entries that wait, by level.
+/// Ranks of one level: on time, and delayed.
+const RANKS: usize = 2;
+
+/// Entries that wait, by level and rank.
 #[derive(Debug)]
 pub struct Queue {
-    levels: Box<[VecDeque<Entry>]>,
+    /// On time and delayed of the highest level, then those of the next.
+    ranks: Box<[VecDeque<Entry>]>,
+    /// Entries that each level may hold.
+    level_capacities: Box<[usize]>,
     len: usize,
     capacity: usize,
 }
@@ -41,9 +50,20 @@ pub struct Forming {
 }
 
 impl Queue {
-    /// An empty queue of `levels` levels that takes `capacity` entries.
-    pub fn new(levels: usize, capacity: usize) -> Self {
-        Self { levels: (0..levels.max(1)).map(|_| VecDeque::new()).collect(), len: 0, capacity }
+    /// An empty queue with a level for each of `policies` that takes `capacity` entries.
+    pub fn new(policies: &[QueuePolicy], capacity: usize) -> Self {
+        let level_capacities = policies.iter().map(|policy| policy.capacity.unwrap_or(usize::MAX));
+        Self::with_levels(level_capacities.collect(), capacity)
+    }
+
+    /// An empty queue of one level that takes everything.
+    pub fn unbounded() -> Self {
+        Self::with_levels(Box::new([usize::MAX]), usize::MAX)
+    }
+
+    fn with_levels(level_capacities: Box<[usize]>, capacity: usize) -> Self {
+        let ranks = (0..level_capacities.len() * RANKS).map(|_| VecDeque::new()).collect();
+        Self { ranks, level_capacities, len: 0, capacity }
     }
 
     /// Entries that wait.
@@ -58,16 +78,23 @@ impl Queue {
 
     /// Whether entries of loop `home` wait.
     pub fn holds(&self, home: usize) -> bool {
-        self.levels.iter().flatten().any(|entry| entry.ticket.home == home)
+        self.ranks.iter().flatten().any(|entry| entry.ticket.home == home)
     }
 
-    /// Takes an entry in. A full queue makes room for a higher priority by refusing the youngest entry of the lowest
-    /// one; `refused` gets that entry, or the new one.
+    /// Takes an entry in, unless its level is full. A full queue makes room for a higher priority by refusing the youngest
+    /// entry of the lowest one; `refused` gets that entry, or the new one.
     pub fn push(&mut self, entry: Entry, refused: &mut Vec<Outcome>) {
-        let level = entry.level.min(self.levels.len() - 1);
+        let level = entry.level.min(self.level_capacities.len() - 1);
+        let first = level * RANKS;
+        let waiting: usize = self.ranks[first..first + RANKS].iter().map(VecDeque::len).sum();
+        if waiting >= self.level_capacities[level] {
+            refused.push(entry.refuse(queue_full(self.level_capacities[level])));
+            return;
+        }
         if self.len >= self.capacity {
-            let lowest = self.levels.iter().rposition(|entries| !entries.is_empty());
-            let victim = lowest.filter(|&lowest| lowest > level).and_then(|lowest| self.levels[lowest].pop_back());
+            let lowest = self.ranks.iter().rposition(|entries| !entries.is_empty());
+            let victim =
+                lowest.filter(|&lowest| lowest / RANKS > level).and_then(|lowest| self.ranks[lowest].pop_back());
             let Some(victim) = victim else {
                 refused.push(entry.refuse(queue_full(self.capacity)));
                 return;
@@ -75,7 +102,7 @@ impl Queue {
             refused.push(victim.refuse(queue_full(self.capacity)));
             self.len -= 1;
         }
-        self.levels[level].push_back(entry);
+        self.ranks[first].push_back(entry);
         self.len += 1;
     }
 
@@ -88,12 +115,12 @@ impl Queue {
         can_finish: impl Fn(&Entry) -> bool,
         refused: &mut Vec<Outcome>,
     ) -> Next {
-        self.drop_hopeless_heads(now, &can_finish, refused);
-        let Some(head) = self.levels.iter().find_map(VecDeque::front) else { return Next::Wait(None) };
+        self.settle_heads(now, &can_finish, refused);
+        let Some(head) = self.ranks.iter().find_map(VecDeque::front) else { return Next::Wait(None) };
         let key = head.key;
         let rows = self.rows_with(key, forming);
         if rows < forming.max_rows && !forming.max_delay.is_zero() && forming.shared {
-            let oldest = self.levels.iter().flatten().filter(|entry| entry.key == key);
+            let oldest = self.ranks.iter().flatten().filter(|entry| entry.key == key);
             let arrived = oldest.map(|entry| entry.ticket.arrived).min().unwrap_or(now);
             let left = forming.max_delay.saturating_sub(now.saturating_duration_since(arrived));
             if !left.is_zero() {
@@ -105,18 +132,18 @@ impl Queue {
 
     /// Drops every entry of loop `home` whose time has passed.
     pub fn expire(&mut self, home: usize, now: Instant, refused: &mut Vec<Outcome>) {
-        for level in &mut self.levels {
+        for rank in &mut self.ranks {
             let expired =
                 |entry: &Entry| entry.ticket.home == home && expiry(entry).is_some_and(|expiry| expiry <= now);
-            if !level.iter().any(expired) {
+            if !rank.iter().any(expired) {
                 continue;
             }
-            for entry in std::mem::take(level) {
+            for entry in std::mem::take(rank) {
                 if expired(&entry) {
                     self.len -= 1;
                     refused.push(refuse_expired(entry, now));
                 } else {
-                    level.push_back(entry);
+                    rank.push_back(entry);
                 }
             }
         }
@@ -124,31 +151,41 @@ impl Queue {
 
     /// When the first entry of loop `home` expires.
     pub fn next_expiry(&self, home: usize) -> Option<Instant> {
-        self.levels.iter().flatten().filter(|entry| entry.ticket.home == home).filter_map(expiry).min()
+        self.ranks.iter().flatten().filter(|entry| entry.ticket.home == home).filter_map(expiry).min()
     }
 
     /// Takes everything out.
     pub fn drain(&mut self) -> impl Iterator<Item = Entry> {
         self.len = 0;
-        self.levels.iter_mut().flat_map(std::mem::take)
+        self.ranks.iter_mut().flat_map(std::mem::take)
     }
 
-    fn drop_hopeless_heads(&mut self, now: Instant, can_finish: &impl Fn(&Entry) -> bool, refused: &mut Vec<Outcome>) {
-        for level in &mut self.levels {
-            while let Some(mut entry) = level.pop_front() {
-                let Some(error) = reason_to_drop(&mut entry, now, can_finish) else {
-                    level.push_front(entry);
+    /// Leaves entries that can run at the head of each rank: drops the hopeless ones, and delays the late ones.
+    fn settle_heads(&mut self, now: Instant, can_finish: &impl Fn(&Entry) -> bool, refused: &mut Vec<Outcome>) {
+        for rank in 0..self.ranks.len() {
+            while let Some(mut entry) = self.ranks[rank].pop_front() {
+                if let Some(error) = reason_to_drop(&mut entry, now, can_finish) {
+                    self.len -= 1;
+                    refused.push(entry.refuse(error));
+                } else if is_late(&entry, now) {
+                    self.delay(rank, entry);
+                } else {
+                    self.ranks[rank].push_front(entry);
                     break;
-                };
-                self.len -= 1;
-                refused.push(entry.refuse(error));
+                }
             }
         }
     }
 
+    /// Puts a late entry of `rank` behind the others of its level, for good.
+    fn delay(&mut self, rank: usize, mut entry: Entry) {
+        entry.delayed_from = None;
+        self.ranks[rank - rank % RANKS + 1].push_back(entry);
+    }
+
     fn rows_with(&self, key: u64, forming: Forming) -> usize {
         let mut rows = 0;
-        for entry in self.levels.iter().flatten().take(forming.max_rows.saturating_mul(LOOK_AHEAD)) {
+        for entry in self.ranks.iter().flatten().take(forming.max_rows.saturating_mul(LOOK_AHEAD)) {
             if entry.key == key {
                 rows += entry.rows;
             }
@@ -169,11 +206,11 @@ impl Queue {
     ) -> Vec<Entry> {
         let mut batch: Vec<Entry> = Vec::new();
         let mut rows = 0_usize;
-        for level in &mut self.levels {
+        for rank in 0..self.ranks.len() {
             let mut passed_over = Vec::new();
             let mut looks = forming.max_rows.saturating_mul(LOOK_AHEAD);
             let mut is_full = false;
-            while let Some(mut entry) = level.pop_front() {
+            while let Some(mut entry) = self.ranks[rank].pop_front() {
                 looks = looks.saturating_sub(1);
                 let fits = entry.key == key
                     && (batch.is_empty() || (forming.shared && rows.saturating_add(entry.rows) <= forming.max_rows));
@@ -183,6 +220,8 @@ impl Queue {
                 } else if let Some(error) = reason_to_drop(&mut entry, now, &can_finish) {
                     self.len -= 1;
                     refused.push(entry.refuse(error));
+                } else if is_late(&entry, now) {
+                    self.delay(rank, entry);
                 } else {
                     self.len -= 1;
                     rows += entry.rows;
@@ -194,7 +233,7 @@ impl Queue {
                 }
             }
             for entry in passed_over.into_iter().rev() {
-                level.push_front(entry);
+                self.ranks[rank].push_front(entry);
             }
             if is_full {
                 break;
@@ -202,6 +241,11 @@ impl Queue {
         }
         batch
     }
+}
+
+/// Whether an entry has waited longer than its level's policy allows, and goes behind the others.
+fn is_late(entry: &Entry, now: Instant) -> bool {
+    entry.delayed_from.is_some_and(|from| from <= now)
 }
 
 /// Why an entry should not run: its caller is gone, or its time has passed or is too short.

@@ -1,7 +1,7 @@
 //! Runs a batch: gather, one backend call, scatter; and, if it fails, its halves. Hot path.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
@@ -22,11 +22,12 @@ pub struct Runner {
     gathered: Gathered,
 }
 
-/// A run that went through.
+/// A run and how long it took.
 struct Ran {
-    tensors: Vec<OutputTensor>,
-    gather: Duration,
-    compute: Duration,
+    result: Result<Vec<OutputTensor>, RunError>,
+    /// Gather and compute; the rest is not known yet.
+    timing: Timing,
+    /// When gathering began.
     started: Instant,
 }
 
@@ -86,21 +87,34 @@ impl Runner {
         let rows: usize = batch.iter().map(|entry| entry.rows).sum();
         let indices = wanted_outputs(version, &batch);
         slot.ran(rows as u64, is_retry);
-        let ran = match self.call(version, &batch, &indices) {
-            Ok(ran) => ran,
-            Err(error) => return Err((batch, error)),
+        let Ran { result, mut timing, started } = self.call(version, &batch, &indices);
+        let tensors = match result {
+            Ok(tensors) => tensors,
+            Err(error) => {
+                slot.batch_sizes.record(rows as u64, &timing);
+                return Err((batch, error));
+            }
         };
         let row_bytes = batch.iter().map(|entry| entry.bytes).sum::<usize>() / rows.max(1);
-        version.times.learn(rows, row_bytes, ran.compute, version.max_rows());
+        version.times.learn(rows, row_bytes, timing.compute, version.max_rows());
         version.retries.deposit(rows);
         if indices.len() == version.spec.outputs.len() {
-            version.learn_answer(ran.tensors.iter().map(|tensor| tensor.data.len()).sum(), rows);
+            version.learn_answer(tensors.iter().map(|tensor| tensor.data.len()).sum(), rows);
         }
-        scatter(version, &self.clock, batch, rows, &indices, &ran, outcomes);
+        let first = outcomes.len();
+        let scattered = Scattered::new(&tensors, &indices, rows, batch.len(), &version.spec);
+        scatter(version, batch, rows, &scattered, outcomes);
+        let ended = started + timing.gather + timing.compute;
+        timing.scatter = self.clock.now().saturating_duration_since(ended);
+        slot.batch_sizes.record(rows as u64, &timing);
+        for outcome in &mut outcomes[first..] {
+            let queue = started.saturating_duration_since(outcome.ticket.arrived);
+            outcome.timing = Timing { queue, ..timing };
+        }
         Ok(())
     }
 
-    fn call(&mut self, version: &Version, batch: &[Entry], indices: &[usize]) -> Result<Ran, RunError> {
+    fn call(&mut self, version: &Version, batch: &[Entry], indices: &[usize]) -> Ran {
         let begun = self.clock.now();
         self.gathered.gather(batch, &version.spec);
         let views: SmallVec<[TensorView<'_>; 2]> = self.gathered.views(&version.spec).collect();
@@ -108,9 +122,10 @@ impl Runner {
         // A panic in a backend is its bug; it must cost these requests, not the loop with all its connections.
         let result = catch_unwind(AssertUnwindSafe(|| version.backend.run(&views, indices)));
         let compute = self.clock.now().saturating_duration_since(started);
-        let tensors = result
-            .unwrap_or_else(|_| Err(RunError { is_input_fault: false, text: "the backend panicked".to_owned() }))?;
-        Ok(Ran { tensors, gather: started.saturating_duration_since(begun), compute, started: begun })
+        let result =
+            result.unwrap_or_else(|_| Err(RunError { is_input_fault: false, text: "the backend panicked".to_owned() }));
+        let gather = started.saturating_duration_since(begun);
+        Ran { result, timing: Timing { gather, compute, ..Timing::default() }, started: begun }
     }
 }
 
@@ -123,22 +138,18 @@ fn wanted_outputs(version: &Version, batch: &[Entry]) -> SmallVec<[usize; 8]> {
     (0..version.spec.outputs.len()).filter(is_wanted).collect()
 }
 
+/// Appends an outcome for each entry of `batch`; how long it took is filled in afterwards.
 fn scatter(
     version: &Version,
-    clock: &Clock,
     batch: Vec<Entry>,
     rows: usize,
-    indices: &[usize],
-    ran: &Ran,
+    scattered: &Result<Scattered<'_>, Error>,
     outcomes: &mut Vec<Outcome>,
 ) {
-    let ended = ran.started + ran.gather + ran.compute;
-    let scattered = Scattered::new(&ran.tensors, indices, rows, batch.len(), &version.spec);
     let number = version.next_batch();
-    let first = outcomes.len();
     let mut offset = 0;
     for entry in batch {
-        let result = match &scattered {
+        let result = match scattered {
             Ok(scattered) => Ok(Rows {
                 outputs: scattered.rows_of(&entry, offset),
                 place: BatchPlace { batch: number, rows, offset },
@@ -147,12 +158,8 @@ fn scatter(
             Err(error) => Err(error.clone()),
         };
         offset += entry.rows;
-        let queue = ran.started.saturating_duration_since(entry.ticket.arrived);
-        let timing = Timing { queue, gather: ran.gather, compute: ran.compute, scatter: Duration::ZERO };
-        outcomes.push(Outcome { ticket: entry.ticket, result, timing });
+        outcomes.push(Outcome { ticket: entry.ticket, result, timing: Timing::default() });
     }
-    let took = clock.now().saturating_duration_since(ended);
-    outcomes[first..].iter_mut().for_each(|outcome| outcome.timing.scatter = took);
 }
 
 /// The error of a request that failed alone.

@@ -10,9 +10,10 @@ use crate::config::ModelSettings;
 use crate::entry::Outcome;
 use crate::model::{ModelSpec, TensorSpec};
 use crate::pool::Pool;
-use crate::queue::Forming;
+use crate::queue::{Forming, Queue};
+use crate::queue_policy::QueuePolicy;
 use crate::retry::RetryBudget;
-use crate::stats::Slot;
+use crate::stats::Stats;
 use crate::times::Times;
 
 /// Bytes of outputs that one run should produce at most: what a batch adds to the memory that is charged to requests.
@@ -50,6 +51,12 @@ pub struct NewVersion {
     pub instances: usize,
     /// Times of warm-up runs: rows, bytes per row, duration.
     pub warmup: Vec<(usize, usize, Duration)>,
+    /// Bytes of its files.
+    pub model_bytes: u64,
+    /// How long it took to load and warm up.
+    pub load_duration: Duration,
+    /// What was counted for the version object that this one replaces, so that counters do not fall.
+    pub earlier: Option<Arc<Stats>>,
 }
 
 /// One loaded version of a model.
@@ -61,16 +68,20 @@ pub struct Version {
     pub settings: ModelSettings,
     /// What runs it.
     pub backend: Arc<dyn Backend>,
-    /// What each event loop counts.
-    pub loops: Box<[Slot]>,
-    /// What each instance counts.
-    pub instances: Box<[Slot]>,
+    /// Bytes of its files.
+    pub model_bytes: u64,
+    /// How long it took to load and warm up.
+    pub load_duration: Duration,
+    /// What has been counted.
+    pub stats: Arc<Stats>,
     /// What waits for an instance.
     pub pool: Pool,
     /// How long runs take.
     pub times: Times,
     /// What repeating failed batches may cost.
     pub retries: RetryBudget,
+    /// What each level of the queue does with what waits in it.
+    policies: Box<[QueuePolicy]>,
     /// Bytes of one row of an answer, as lately seen.
     row_bytes_out: AtomicUsize,
     pub(crate) clock: Clock,
@@ -81,16 +92,19 @@ pub struct Version {
 impl Version {
     /// Takes a version into service. `mailboxes`: one per event loop.
     pub fn new(new: NewVersion, mailboxes: Arc<[Arc<dyn Mailbox>]>, clock: Clock) -> Arc<Self> {
-        let NewVersion { spec, settings, backend, instances, warmup } = new;
+        let NewVersion { spec, settings, backend, instances, warmup, model_bytes, load_duration, earlier } = new;
         let max_rows = settings.max_batch_rows;
         let times = Times::new(max_rows);
         for (rows, row_bytes, took) in warmup {
             times.seed(rows, row_bytes, took, max_rows);
         }
+        let policies = QueuePolicy::of_levels(&settings);
         Arc::new(Self {
-            pool: Pool::new(settings.priority_levels as usize, settings.queue_capacity, instances),
-            loops: mailboxes.iter().map(|_| Slot::default()).collect(),
-            instances: (0..instances.max(1)).map(|_| Slot::default()).collect(),
+            pool: Pool::new(Queue::new(&policies, settings.queue_capacity), instances),
+            stats: Stats::new(mailboxes.len(), instances.max(1), earlier, clock.now()),
+            policies,
+            model_bytes,
+            load_duration,
             times,
             retries: RetryBudget::new(),
             batches: AtomicU64::new(0),
@@ -140,17 +154,15 @@ impl Version {
         }
         let default =
             if self.settings.default_priority == 0 { levels.div_ceil(2) } else { self.settings.default_priority };
-        let priority = if priority == 0 { default } else { priority };
-        (priority.min(levels) - 1) as usize
+        // As Triton does: what is no level means the default one.
+        let priority = if (1..=levels).contains(&priority) { priority } else { default };
+        (priority - 1) as usize
     }
 
-    /// When it was last asked something.
-    pub fn last_used(&self) -> Option<std::time::Instant> {
-        None
+    /// What is done with what waits in a level of the queue.
+    pub fn queue_policy(&self, level: usize) -> &QueuePolicy {
+        &self.policies[level]
     }
-
-    /// It has left the plan and answered everything: nobody counts for it any more.
-    pub fn retire(&self) {}
 
     /// The number of the next run, for the test mode that tells who shared one.
     pub(crate) fn next_batch(&self) -> u64 {

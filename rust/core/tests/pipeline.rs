@@ -212,7 +212,7 @@ fn higher_priority_goes_first() {
     let busy = bench.send(&[&[0.0]]);
     bench.flush();
     eventually(|| bench.backend.runs().len() == 1);
-    let callers: Vec<(u64, Caller)> = [3, 2, 1, 0]
+    let callers: Vec<(u64, Caller)> = [3, 2, 4, 1, 0]
         .map(|priority| {
             let mut request = Bench::request(&[&[priority as f32]]);
             request.priority = priority;
@@ -228,8 +228,8 @@ fn higher_priority_goes_first() {
     };
     let mut order: Vec<(u64, u64)> = callers.iter().map(|(priority, caller)| (batch(caller), *priority)).collect();
     order.sort_unstable();
-    // 0 asks for the default level, the middle one, behind the earlier request of that level.
-    assert_eq!(order.iter().map(|(_, priority)| *priority).collect::<Vec<_>>(), [1, 2, 0, 3]);
+    // 0, and 4 which is no level, ask for the default level, the middle one, behind the earlier request of that level.
+    assert_eq!(order.iter().map(|(_, priority)| *priority).collect::<Vec<_>>(), [1, 2, 4, 0, 3]);
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn every_request_is_counted_once() {
     bench.send(&[&[1.0], &[2.0], &[3.0], &[4.0], &[5.0]]);
     bench.send(&[&[POISON]]);
     bench.flush();
-    let slot = &bench.version.loops[0];
+    let slot = &bench.version.stats.loops[0];
     assert_eq!(slot.submitted.get(), 2);
     assert_eq!(slot.success.iter().map(Counter::get).sum::<u64>(), 1);
     assert_eq!(slot.rows.get(), 5);

@@ -49,7 +49,7 @@ impl Arena {
             ([c"max_mem".as_ptr(), c"arena_extend_strategy".as_ptr()], [limit.unwrap_or(0), SAME_AS_REQUESTED]);
         let (mut config, mut allocator): (*mut OrtArenaCfg, _) = (ptr::null_mut(), ptr::null_mut());
         let (mut session, mut shrinking) = (ptr::null_mut(), ptr::null_mut());
-        let options = SessionOptions::new(&api, 1)?;
+        let options = SessionOptions::new(&api)?;
         let model = idle_model();
         // SAFETY: what a call writes is used only after it succeeded; the arrays are equally long; the configuration is
         // copied by the registration and then released; the model is parsed during the call; all strings are static.

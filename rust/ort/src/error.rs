@@ -15,6 +15,10 @@ pub enum LoadErrorKind {
     ModelBroken,
     /// The model is sound, but mlserve or this runtime cannot serve it; the text says the way out.
     ModelUnsupported,
+    /// A file of the model was replaced or changed while it was loaded; loading again may succeed.
+    ModelChanged,
+    /// The options of the load ask for something that is refused; the text names it.
+    SettingsRefused,
 }
 
 /// Why a runtime or a model could not be loaded.
@@ -35,6 +39,14 @@ impl LoadError {
 
     pub(crate) fn unsupported(text: impl Into<String>) -> Self {
         Self::new(LoadErrorKind::ModelUnsupported, text)
+    }
+
+    pub(crate) fn changed(text: impl Into<String>) -> Self {
+        Self::new(LoadErrorKind::ModelChanged, text)
+    }
+
+    pub(crate) fn settings(text: impl Into<String>) -> Self {
+        Self::new(LoadErrorKind::SettingsRefused, text)
     }
 
     /// What kind of failure it is.

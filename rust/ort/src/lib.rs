@@ -2,13 +2,14 @@
 //!
 //! [`Runtime`] is the shared library, opened at run time. [`load`] joins the steps of a model's way in: the file is read
 //! without ONNX Runtime and checked, a session is made, and the model is warmed up and its batching proven. What may be
-//! unsafe is in `api`, `arena`, `memory`, `options`, `runtime`, `session` and `value`; nothing else here may.
+//! unsafe is in `api`, `arena`, `memory`, `options`, `runtime`, `session`, `threads` and `value`; nothing else here may.
 
 mod api;
 mod arena;
 mod backend;
 mod error;
 mod fault;
+mod fingerprint;
 mod load;
 mod memory;
 mod model;
@@ -18,10 +19,15 @@ mod probe;
 mod proof;
 mod runtime;
 mod session;
+mod settings;
+mod threads;
 mod value;
 mod warmup;
+mod weights;
 
 pub use error::{LoadError, LoadErrorKind};
+pub use fingerprint::Fingerprint;
 pub use load::{GraphFacts, LoadOptions, LoadTimes, LoadedModel, load, load_watched};
 pub use memory::release_memory;
 pub use runtime::{MINIMUM_VERSION, Runtime, RuntimeOptions};
+pub use settings::{Execution, Optimization, SessionSettings};

@@ -15,11 +15,16 @@ use mlserve_core::model::{Batching, TensorSpec};
 use crate::api::Status;
 use crate::backend::OrtBackend;
 use crate::error::LoadError;
+use crate::fingerprint::Fingerprint;
+use crate::model::external::DataFile;
 use crate::model::proto::Model;
 use crate::model::spec::Port;
 use crate::model::{check, file, spec};
+use crate::options::SessionOptions;
 use crate::runtime::Runtime;
 use crate::session::Session;
+use crate::settings::SessionSettings;
+use crate::weights::{self, Weights};
 use crate::{proof, warmup};
 
 /// How a version is to be loaded.
@@ -35,12 +40,23 @@ pub struct LoadOptions {
     pub instances: Option<usize>,
     /// About how long the proof of batching and the warm-up may take together; runs are never cut off.
     pub warmup_budget: Duration,
+    /// Why requests are not to share runs, each being run whole as it comes; `None`: whether they may is found out.
+    pub whole_requests: Option<String>,
+    /// What is asked of the session.
+    pub session: SessionSettings,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        let warmup_budget = Duration::from_secs(1);
-        Self { max_batch_rows: 64, threads: None, cores: 1, instances: None, warmup_budget }
+        Self {
+            max_batch_rows: 64,
+            threads: None,
+            cores: 1,
+            instances: None,
+            warmup_budget: Duration::from_secs(1),
+            whole_requests: None,
+            session: SessionSettings::default(),
+        }
     }
 }
 
@@ -88,6 +104,8 @@ pub struct LoadedModel {
     pub warmup: Vec<(usize, Duration)>,
     /// Bytes of the model file and the data files beside it.
     pub file_bytes: u64,
+    /// The model file and the data files beside it as they were when they were read: what is served.
+    pub files: Fingerprint,
     /// What the file says about itself.
     pub facts: GraphFacts,
     /// Where the time went.
@@ -110,7 +128,9 @@ impl fmt::Debug for LoadedModel {
 pub(crate) struct Candidate<'a> {
     pub(crate) runtime: &'a Arc<Runtime>,
     pub(crate) path: &'a Path,
+    pub(crate) options: &'a LoadOptions,
     pub(crate) model: &'a Model,
+    pub(crate) data_files: &'a [DataFile],
     pub(crate) inputs: Vec<Port>,
     pub(crate) outputs: Vec<Port>,
 }
@@ -121,7 +141,9 @@ impl Candidate<'_> {
         let names = |ports: &'_ [Port]| ports.iter().map(|port| port.spec.name.clone()).collect::<Vec<_>>();
         let (inputs, outputs) = (names(&self.inputs), names(&self.outputs));
         let (inputs, outputs) = (inputs.iter().map(String::as_str), outputs.iter().map(String::as_str));
-        let session = Session::new(self.runtime, self.path, threads, inputs, outputs);
+        let mut options = SessionOptions::of_model(self.runtime, threads, self.options.cores, &self.options.session)?;
+        options.give(Weights::read(self.runtime, self.data_files)?)?;
+        let session = Session::new(self.runtime, self.path, &options, inputs, outputs);
         let session = session.map(Arc::new).map_err(|status| self.refused(&status))?;
         if let Some((allocated, limit)) = self.runtime.excess() {
             let path = self.path.display();
@@ -139,7 +161,10 @@ impl Candidate<'_> {
         let (path, version) = (self.path.display(), self.runtime.version());
         let is_unsupported = status.code == NOT_IMPLEMENTED
             || ["is under development", "Unsupported"].iter().any(|words| line.contains(words));
-        let text = format!("{path}: ONNX Runtime {version} refuses the model: {line}");
+        let keys: Vec<&str> = self.options.session.entries.iter().map(|(key, _)| key.as_str()).collect();
+        // An entry's value is looked at when the session is made, and not every refusal names it.
+        let with = if keys.is_empty() { String::new() } else { format!(" with session entries {}", keys.join(", ")) };
+        let text = format!("{path}: ONNX Runtime {version} refuses the model{with}: {line}");
         if is_unsupported { LoadError::unsupported(text) } else { LoadError::broken(text) }
     }
 }
@@ -149,7 +174,8 @@ impl Candidate<'_> {
 /// **Cost:** time and memory of an ONNX Runtime session (two while thread counts are compared), then about
 /// `warmup_budget`.
 ///
-/// **Errors:** the file is unreadable, damaged, leaves its directory, or cannot be served; the text says what to do.
+/// **Errors:** the file is unreadable, damaged, leaves its directory, cannot be served, or was changed meanwhile; the
+/// text says what to do.
 pub fn load(runtime: &Arc<Runtime>, path: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
     load_watched(runtime, path, options, &mut || ())
 }
@@ -161,14 +187,40 @@ pub fn load_watched(
     options: &LoadOptions,
     warming: &mut dyn FnMut(),
 ) -> Result<LoadedModel, LoadError> {
+    let mut files = Fingerprint::of([path]);
+    let loaded = read_and_load(runtime, path, options, &mut files, warming);
+    // Also the cause of most failures of a file that is being replaced.
+    unchanged(path, &files)?;
+    loaded
+}
+
+/// **Errors:** one of the files is another than it was.
+fn unchanged(path: &Path, files: &Fingerprint) -> Result<(), LoadError> {
+    let Some(change) = files.change(&files.again()) else { return Ok(()) };
+    let text = format!("{}: the model changed while it was loaded: {change}", path.display());
+    Err(LoadError::changed(text))
+}
+
+/// Loads the model at `path`, of whose files `files` knows the state; adds those beside it.
+fn read_and_load(
+    runtime: &Arc<Runtime>,
+    path: &Path,
+    options: &LoadOptions,
+    files: &mut Fingerprint,
+    warming: &mut dyn FnMut(),
+) -> Result<LoadedModel, LoadError> {
     let start = now();
     let (model, model_bytes) = file::read(path)?;
     let findings = check::check(&model, path)?;
+    weights::warn_of_mapped(path, &findings);
+    files.extend(findings.fingerprint);
+    let data_files = &findings.data_files;
     let graph = model.graph.as_ref().ok_or_else(|| LoadError::broken("the model has no graph"))?;
     let (inputs, outputs) = (spec::inputs(graph)?, spec::outputs(graph)?);
-    let mut candidate = Candidate { runtime, path, model: &model, inputs, outputs };
+    let mut candidate = Candidate { runtime, path, options, model: &model, data_files, inputs, outputs };
     let checked = now();
     let session = candidate.session(options.threads.unwrap_or(1).max(1))?;
+    unchanged(path, files)?;
     let made = now();
     warming();
     let proven = proof::prove(&mut candidate, &session, options)?;
@@ -185,7 +237,8 @@ pub fn load_watched(
         threads: warm.threads,
         instances: warm.instances,
         warmup: warm.times,
-        file_bytes: model_bytes + findings.external_bytes,
+        file_bytes: data_files.iter().fold(model_bytes, |total, file| total + file.bytes),
+        files: files.clone(),
         facts: facts(&model, findings.operations),
         times,
     })

@@ -36,7 +36,7 @@ pub(crate) fn prove(
     session: &Arc<Session>,
     options: &LoadOptions,
 ) -> Result<Proven, LoadError> {
-    let fixed = fixed_reason(candidate);
+    let fixed = options.whole_requests.clone().or_else(|| fixed_reason(candidate));
     let outputs: Vec<usize> = (0..candidate.outputs.len()).collect();
     let start = now();
     let found = Probe::find(session, &candidate.inputs, fixed.is_none(), &outputs);

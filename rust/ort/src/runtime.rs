@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use crate::api::{Api, Status, text_of};
 use crate::arena::Arena;
 use crate::error::{LoadError, LoadErrorKind};
+use crate::threads::Spawner;
 
 /// The oldest ONNX Runtime that has all functions we call (the last to come reads an output's shape without a copy).
 pub const MINIMUM_VERSION: &str = "1.24.0";
@@ -40,6 +41,8 @@ pub struct Runtime {
     env: *mut OrtEnv,
     memory: *mut OrtMemoryInfo,
     arena: Arena,
+    /// Where sessions get threads from; they hold its address, and the runtime is moved after the arena's is made.
+    spawner: Box<Spawner>,
 }
 
 // SAFETY: the pointers are to the environment, which locks itself, and a memory description that is never written again.
@@ -55,6 +58,9 @@ impl fmt::Debug for Runtime {
 
 impl Runtime {
     /// Opens the library at `path`. A second call in a process returns the runtime of the first one; its options stay.
+    ///
+    /// Sessions' threads get the priority that the calling thread has now: whoever wants to load models at a lower one
+    /// calls this first.
     ///
     /// **Errors:** missing, not ONNX Runtime, too old, or it did not start. A later call may succeed.
     pub fn load(path: &Path, options: RuntimeOptions) -> Result<Arc<Self>, LoadError> {
@@ -107,6 +113,11 @@ impl Runtime {
         self.memory
     }
 
+    /// Makes the threads of sessions.
+    pub(crate) fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+
     /// The arena that sessions share.
     pub(crate) fn allocator(&self) -> *mut OrtAllocator {
         self.arena.allocator()
@@ -154,7 +165,10 @@ impl Runtime {
         let path = path.to_owned();
         // SAFETY: environment and memory description were just made and are never released.
         let arena = unsafe { Arena::new(api, env, memory, options.arena_bytes)? };
-        Ok(Self { api, version, path, options, env, memory, arena })
+        let unstarted =
+            |error: std::io::Error| Status { code: 0, message: format!("no thread can be started: {error}") };
+        let spawner = Box::new(Spawner::start().map_err(unstarted)?);
+        Ok(Self { api, version, path, options, env, memory, arena, spawner })
     }
 }
 

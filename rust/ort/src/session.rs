@@ -61,20 +61,19 @@ impl Names {
 }
 
 impl Session {
-    /// Loads the model at `path` for runs of `threads` threads each.
+    /// Loads the model at `path`.
     ///
     /// `inputs` and `outputs` are the graph's names in the order that runs use.
     pub(crate) fn new<'a>(
         runtime: &Arc<Runtime>,
         path: &Path,
-        threads: usize,
+        options: &SessionOptions,
         inputs: impl Iterator<Item = &'a str>,
         outputs: impl Iterator<Item = &'a str>,
     ) -> Result<Self, Status> {
         let nul = |_| Status { code: 0, message: "the path has a NUL byte inside".to_owned() };
         let path = CString::new(path.as_os_str().as_bytes()).map_err(nul)?;
         let (input_names, output_names) = (Names::new(inputs)?, Names::new(outputs)?);
-        let options = SessionOptions::new(runtime.api(), threads)?;
         let api = runtime.api();
         let mut raw = ptr::null_mut();
         // SAFETY: environment, path and options are alive during the call.

@@ -1,9 +1,33 @@
 //! Where the interpreter is let go: every wait of this crate goes through here.
 
-use pyo3::Python;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
 use pyo3::marker::Ungil;
+use pyo3::{PyResult, Python};
+
+/// How often a wait looks for signals: nobody notices a tenth of a second after Ctrl-C, and it costs nothing.
+const SIGNALS_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs `work` without holding the interpreter, so that other Python threads go on.
 pub(crate) fn released<T: Ungil>(py: Python<'_>, work: impl FnOnce() -> T + Ungil) -> T {
     py.detach(work)
+}
+
+/// Waits without holding the interpreter for what comes through `receiver`; `None` if nothing can come any more.
+///
+/// **Errors:** what a signal's handler raised meanwhile, `KeyboardInterrupt` after Ctrl-C. The receiver is dropped then.
+pub(crate) fn received<T: Send>(py: Python<'_>, mut receiver: Receiver<T>) -> PyResult<Option<T>> {
+    loop {
+        let waited = released(py, move || {
+            let received = receiver.recv_timeout(SIGNALS_EVERY);
+            (receiver, received)
+        });
+        match waited {
+            (_, Ok(value)) => return Ok(Some(value)),
+            (_, Err(RecvTimeoutError::Disconnected)) => return Ok(None),
+            (still_open, Err(RecvTimeoutError::Timeout)) => receiver = still_open,
+        }
+        py.check_signals()?;
+    }
 }

@@ -1,6 +1,7 @@
 //! A request of the same process: Python's buffers in, Python's bytes out, through the same pipeline as any other.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -46,24 +47,31 @@ pub(crate) struct Owned {
 }
 
 /// Hands the answer to the thread that waits for it.
-pub(crate) struct ChannelReply(Sender<Result<Owned, Error>>);
+pub(crate) struct ChannelReply {
+    sender: Sender<Result<Owned, Error>>,
+    caller: Weak<Caller>,
+}
+
+/// Held by the thread that waits: dropped early, the request is not run any more.
+pub(crate) struct Caller;
 
 impl ChannelReply {
-    pub(crate) fn new() -> (Self, Receiver<Result<Owned, Error>>) {
+    /// The way back, and what the caller keeps until it is answered.
+    pub(crate) fn new() -> (Self, Receiver<Result<Owned, Error>>, Arc<Caller>) {
         let (sender, receiver) = channel();
-        (Self(sender), receiver)
+        let caller = Arc::new(Caller);
+        (Self { sender, caller: Arc::downgrade(&caller) }, receiver, caller)
     }
 }
 
 impl Reply for ChannelReply {
     fn is_gone(&mut self) -> bool {
-        // A caller of the same process waits until it is answered.
-        false
+        self.caller.strong_count() == 0
     }
 
     fn send(self: Box<Self>, outcome: Result<Answer<'_>, Error>) {
         // The waiting thread may have been interrupted; then nobody wants the answer.
-        drop(self.0.send(outcome.map(|answer| owned(&answer))));
+        drop(self.sender.send(outcome.map(|answer| owned(&answer))));
     }
 }
 
@@ -81,6 +89,19 @@ fn owned(answer: &Answer<'_>) -> Owned {
     }
 }
 
+/// The version that a caller names; empty: the server chooses.
+///
+/// **Errors:** no number.
+pub(crate) fn version_number(text: &str) -> Result<Option<u64>, Error> {
+    match text {
+        "" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|_| Error::invalid(format!("failed to get model version from specified version string '{text}'"))),
+    }
+}
+
 /// Puts a request together. **Cost:** one copy of the inputs.
 pub(crate) fn request(
     model: String,
@@ -90,16 +111,10 @@ pub(crate) fn request(
     parameters: Vec<(String, PyParameter)>,
     deadline: Option<Instant>,
 ) -> Result<Request, Error> {
-    let model_version = match version {
-        "" => None,
-        text => Some(text.parse().map_err(|_| {
-            Error::invalid(format!("failed to get model version from specified version string '{text}'"))
-        })?),
-    };
     let mut request = Request {
         protocol: Protocol::InProcess,
         model_name: model.into(),
-        model_version,
+        model_version: version_number(version)?,
         outputs: outputs.into_iter().map(Text::from).collect(),
         deadline,
         ..Request::default()

@@ -12,8 +12,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::error::{ConfigError, ModelLoadError, to_python};
-use crate::gil::released;
-use crate::infer::{ChannelReply, PyInput, PyOutput, PyParameter, request};
+use crate::gil::{received, released};
+use crate::infer::{ChannelReply, PyInput, PyOutput, PyParameter, request, version_number};
 
 /// Runs `mlserve serve`, `inspect` or `config` with these arguments and returns the exit status.
 ///
@@ -95,7 +95,8 @@ impl Server {
     /// Runs one request through the same pipeline as those of the sockets.
     ///
     /// Returns the model's name and version, the outputs (name, datatype, shape, bytes) and the answer's parameters.
-    /// Raises the class of `mlserve.errors` that the error table gives.
+    /// Raises the class of `mlserve.errors` that the error table gives, or what a signal's handler raises meanwhile:
+    /// then the request is given up.
     #[allow(clippy::too_many_arguments, reason = "the parts of a request, spelt out once at the border")]
     fn infer<'py>(
         &self,
@@ -111,12 +112,11 @@ impl Server {
         let deadline = timeout_us.map(|timeout_us| server.process().clock.now() + Duration::from_micros(timeout_us));
         let request = request(model, version, inputs, outputs, parameters.into_iter().collect(), deadline)
             .map_err(|error| to_python(py, &error))?;
-        let answered = released(py, || {
-            let (reply, answer) = ChannelReply::new();
-            server.submit(Box::new(request), Box::new(reply));
-            // An error means that the server ended and dropped the request.
-            answer.recv().unwrap_or_else(|_| Err(Error::new(Kind::Draining, "the server has ended")))
-        });
+        let (reply, answer, caller) = ChannelReply::new();
+        server.submit(Box::new(request), Box::new(reply));
+        // Nothing comes if the server has ended and dropped the request.
+        let answered = received(py, answer)?.unwrap_or_else(|| Err(Error::new(Kind::Draining, "the server has ended")));
+        drop(caller);
         let owned = answered.map_err(|error| to_python(py, &error))?;
         let parameters = PyDict::new(py);
         if self.settings.server.report_batches {
@@ -127,6 +127,15 @@ impl Server {
         let outputs = owned.outputs.into_iter();
         let outputs = outputs.map(|(name, datatype, shape, data)| (name, datatype, shape, PyBytes::new(py, &data)));
         Ok((owned.model, owned.version.to_string(), outputs.collect(), parameters))
+    }
+
+    /// A model's metadata as JSON, as HTTP gives it. An empty version lets the server choose.
+    ///
+    /// Raises the class of `mlserve.errors` that the error table gives.
+    fn model_metadata(&self, py: Python<'_>, model: &str, version: &str) -> PyResult<Vec<u8>> {
+        let server = self.started()?;
+        let found = version_number(version).and_then(|version| server.model_metadata(model, version));
+        found.map_err(|error| to_python(py, &error))
     }
 
     /// Everything counted so far, as JSON.

@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::front::Stop;
 use crate::lifecycle::{LoadReport, Startup};
 use crate::server::{self, Server};
-use crate::settings::{self, Sources};
+use crate::settings::{self, Key, Sources};
 use crate::{inspect, resources};
 
 /// Exit status of a command that was called wrongly or told to do what cannot be done.
@@ -26,7 +26,8 @@ const FAILED: i32 = 1;
 /// Returns the exit status: 0 after a clean end.
 pub fn run(arguments: &[String], ort_library: Option<&Path>) -> i32 {
     let named = std::iter::once("mlserve").chain(arguments.iter().map(String::as_str));
-    let matches = match command().try_get_matches_from(named) {
+    let keys = settings::keys();
+    let matches = match command(&keys).try_get_matches_from(named) {
         Ok(matches) => matches,
         Err(error) => {
             // Help and version are "errors" with status 0.
@@ -35,9 +36,9 @@ pub fn run(arguments: &[String], ort_library: Option<&Path>) -> i32 {
         }
     };
     let result = match matches.subcommand() {
-        Some(("serve", matches)) => serve(matches, ort_library),
+        Some(("serve", matches)) => merged(matches, &keys, ort_library).and_then(serve),
         Some(("inspect", matches)) => inspect(matches, ort_library),
-        Some(("config", matches)) => config(matches),
+        Some(("config", matches)) => merged(matches, &keys, None).and_then(|settings| config(&settings)),
         _ => Ok(()),
     };
     match result {
@@ -49,7 +50,7 @@ pub fn run(arguments: &[String], ort_library: Option<&Path>) -> i32 {
     }
 }
 
-fn command() -> Command {
+fn command(keys: &[Key]) -> Command {
     let path = Arg::new("path")
         .value_name("PATH")
         .help("One .onnx file, or a directory with NAME/VERSION/model.onnx or NAME.onnx (setting server.models_path)");
@@ -64,12 +65,12 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A model server: ONNX models over the Open Inference Protocol")
         .subcommand_required(true)
-        .subcommand(with_settings(serve))
+        .subcommand(with_settings(serve, keys))
         .subcommand(inspect)
-        .subcommand(with_settings(config))
+        .subcommand(with_settings(config, keys))
 }
 
-fn with_settings(command: Command) -> Command {
+fn with_settings(command: Command, keys: &[Key]) -> Command {
     let file =
         Arg::new("config").long("config").value_name("FILE").help("Settings file [default: ./mlserve.toml, if there]");
     let set = Arg::new("set")
@@ -78,9 +79,9 @@ fn with_settings(command: Command) -> Command {
         .action(ArgAction::Append)
         .help("Any setting by its key, models.digits.max_batch_rows=8 for example");
     let command = command.arg(file).arg(set);
-    settings::keys().into_iter().filter(|key| key.name != "models_path").fold(command, |command, key| {
+    keys.iter().filter(|key| key.name != "models_path").fold(command, |command, key| {
         let is_switch = key.default.is_boolean();
-        let arg = Arg::new(key.path()).long(key.flag()).help(help(&key)).help_heading(heading(key.table));
+        let arg = Arg::new(key.path()).long(key.flag()).help(help(key)).help_heading(heading(key.table));
         command.arg(if is_switch {
             arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("BOOL")
         } else {
@@ -89,7 +90,7 @@ fn with_settings(command: Command) -> Command {
     })
 }
 
-fn help(key: &settings::Key) -> String {
+fn help(key: &Key) -> String {
     let default = match &key.default {
         Value::Null => String::new(),
         Value::String(text) => format!(" [default: {text}]"),
@@ -106,12 +107,12 @@ fn heading(table: &str) -> &'static str {
     }
 }
 
-fn merged(matches: &ArgMatches, ort_library: Option<&Path>) -> Result<Settings, String> {
+fn merged(matches: &ArgMatches, keys: &[Key], ort_library: Option<&Path>) -> Result<Settings, String> {
     let mut flags = Vec::new();
     if let Some(path) = matches.get_one::<String>("path") {
         flags.push(("server.models_path".to_owned(), path.clone()));
     }
-    for key in settings::keys().iter().filter(|key| key.name != "models_path") {
+    for key in keys.iter().filter(|key| key.name != "models_path") {
         flags.extend(matches.get_one::<String>(&key.path()).map(|value| (key.path(), value.clone())));
     }
     for pair in matches.get_many::<String>("set").into_iter().flatten() {
@@ -122,7 +123,8 @@ fn merged(matches: &ArgMatches, ort_library: Option<&Path>) -> Result<Settings, 
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let mut settings = settings::merge(&Sources { file, environment, flags }).map_err(|error| error.to_string())?;
+    let mut settings =
+        settings::merge(&Sources { file, environment, flags }, keys).map_err(|error| error.to_string())?;
     find_library(&mut settings, ort_library);
     Ok(settings)
 }
@@ -134,8 +136,7 @@ fn find_library(settings: &mut Settings, found: Option<&Path>) {
     }
 }
 
-fn serve(matches: &ArgMatches, ort_library: Option<&Path>) -> Result<(), String> {
-    let settings = merged(matches, ort_library)?;
+fn serve(settings: Settings) -> Result<(), String> {
     let ready_file = settings.server.ready_file.clone();
     let signals = Signals::catch().map_err(|error| format!("signals cannot be caught: {error}"))?;
     let server = Server::start(settings)?;
@@ -243,9 +244,8 @@ fn now() -> Instant {
     mlserve_core::clock::Clock::Monotonic.now()
 }
 
-fn config(matches: &ArgMatches) -> Result<(), String> {
-    let settings = merged(matches, None)?;
-    let text = toml::to_string(&settings).map_err(|error| format!("the settings cannot be written: {error}"))?;
+fn config(settings: &Settings) -> Result<(), String> {
+    let text = toml::to_string(settings).map_err(|error| format!("the settings cannot be written: {error}"))?;
     print!("{text}");
     Ok(())
 }

@@ -120,7 +120,8 @@ struct Inner {
 }
 
 impl LoopContext {
-    fn new(home: usize, process: Arc<Process>, shared: Arc<Shared>, access_log: Option<AccessLog>) -> Self {
+    /// What a loop's connections are given; without the loop's tasks nothing that is submitted runs.
+    pub(crate) fn new(home: usize, process: Arc<Process>, shared: Arc<Shared>, access_log: Option<AccessLog>) -> Self {
         Self(Rc::new(Inner {
             bytes: LocalBudget::new(Arc::clone(&process.bytes), BYTES_CHUNK),
             pipeline: RefCell::new(Pipeline::new(home, shared)),

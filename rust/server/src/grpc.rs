@@ -31,7 +31,7 @@ mod contents;
 mod decode;
 mod encode;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod frame;
 mod health;
 mod parameters;
@@ -43,6 +43,7 @@ mod status;
 mod stream;
 mod trail;
 
+pub(crate) use decode::model_version;
 pub(crate) use reflection::Reflection;
 pub(crate) use reply::ReplySettings;
 pub(crate) use service::{EXTENSIONS, properties};

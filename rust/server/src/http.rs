@@ -34,6 +34,7 @@ mod split;
 mod status;
 mod write;
 
+pub(crate) use metadata::model_json;
 pub(crate) use status::error_response;
 
 /// A request as either HTTP version delivers it: the head is here, the body is still to be read.

@@ -9,13 +9,14 @@ use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection};
 use h2::{Ping, PingPong};
 use mlserve_core::config::LimitSettings;
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
@@ -43,6 +44,9 @@ const SEND_BUFFER: usize = 1 << 20;
 const MAX_PENDING_RESETS: usize = 20;
 /// Streams that this side had to reset for the peer's faults (CVE-2025-8671): h2's own bound, stated.
 const MAX_LOCAL_RESETS: usize = 1_024;
+/// Streams that are accepted before the first of them is served. Each look for another one writes what has been answered
+/// meanwhile: answers that are given at once would go out one by one. Above this many there is little left to save.
+const BURST: usize = 16;
 /// A connection this quiet is asked whether anybody is there.
 const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
 /// How long the answer to that may take.
@@ -172,11 +176,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         {
             return Poll::Ready(());
         }
-        while let Some(Ok((request, respond))) = ready!(self.connection.poll_accept(cx)) {
-            self.care.accepted += 1;
-            grpc::accept(&self.connected, request, respond);
+        loop {
+            let mut burst = SmallVec::<[_; BURST]>::new();
+            let last = loop {
+                match self.connection.poll_accept(cx) {
+                    Poll::Ready(Some(Ok(stream))) => burst.push(stream),
+                    Poll::Ready(_) => break Some(Poll::Ready(())),
+                    Poll::Pending => break Some(Poll::Pending),
+                }
+                if burst.len() == BURST {
+                    break None;
+                }
+            };
+            self.care.accepted += burst.len() as u64;
+            for (request, respond) in burst {
+                // An answer given here wakes this task, which then writes it with the others of its burst.
+                grpc::accept(&self.connected, request, respond);
+            }
+            if let Some(last) = last {
+                return last;
+            }
         }
-        Poll::Ready(())
     }
 }
 
@@ -287,3 +307,6 @@ fn jittered(age: Duration) -> Duration {
     let thousandths = RandomState::new().hash_one(0_u8) % 201;
     age.mul_f64(0.9 + thousandths as f64 / 1_000.0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,3 +32,4 @@ pub mod settings;
 mod status;
 mod telemetry;
 pub mod text;
+pub mod trace;

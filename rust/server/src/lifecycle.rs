@@ -5,7 +5,6 @@
 //! at once would spoil both: it finds the files ([`repository`]), loads them ([`load`]), keeps the [`catalog`] of what there
 //! is, and publishes it as the plan. What is replaced or unloaded is drained beside it ([`drain`]).
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
@@ -21,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use self::catalog::Catalog;
+use self::repository::Source;
 
 pub(crate) mod announce;
 pub(crate) mod catalog;
@@ -63,7 +63,6 @@ pub(crate) struct Models(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     mode: ModelControlMode,
-    repository: Option<PathBuf>,
     orders: Sender<Order>,
     catalog: Mutex<Catalog>,
     plan: Arc<ArcSwap<Plan>>,
@@ -81,7 +80,6 @@ impl Models {
         let (orders, receiver) = channel();
         let inner = Inner {
             mode: settings.server.model_control_mode,
-            repository: settings.server.models_path.clone(),
             orders,
             catalog: Mutex::default(),
             plan,
@@ -184,14 +182,11 @@ impl Models {
         self.0.orders.send(order(done)).map_err(|_| ended())?;
         answer.await.unwrap_or_else(|_| Err(ended()))
     }
+}
 
-    /// A reason without the paths that only this machine knows: relative to the repository.
-    fn public(&self, reason: &str) -> String {
-        match &self.0.repository {
-            Some(root) => reason.replace(&format!("{}/", root.display()), ""),
-            None => reason.to_owned(),
-        }
-    }
+/// A reason without the paths that only this machine knows: relative to the repository or the folder of `source`.
+fn public(reason: &str, source: &Source) -> String {
+    reason.replace(&format!("{}/", source.root.display()), "")
 }
 
 impl Demand for Models {

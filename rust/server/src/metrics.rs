@@ -3,10 +3,12 @@
 //! Names are a closed list, [`FAMILIES`]; docs/reference/metrics.md is generated from it. Beside `mlserve_*` stand
 //! Triton's `nv_inference_*`, so that its dashboards draw.
 
+use std::collections::BTreeMap;
+
 use mlserve_core::error::Kind;
 use mlserve_core::plan::State;
 use mlserve_core::request::Protocol;
-use mlserve_core::stats::{HistogramTotal, Slot};
+use mlserve_core::stats::{HistogramTotal, Totals};
 use mlserve_core::version::Version;
 
 use crate::listen::Acceptor;
@@ -53,8 +55,12 @@ families! {
     BYTES_HELD = "mlserve_budget_bytes", Gauge, "Bytes of the byte budget that the loops have drawn.";
     BYTES_LIMIT = "mlserve_budget_limit_bytes", Gauge, "The byte budget.";
     ACCESS_DROPPED = "mlserve_access_log_dropped_total", Counter, "Access log lines dropped because the writer could not keep up.";
+    TRACES_DROPPED = "mlserve_traces_dropped_total", Counter, "Traces dropped because the writer could not keep up.";
     BUILD_INFO = "mlserve_build_info", Gauge, "1, with the version of mlserve.";
     RESIDENT = "process_resident_memory_bytes", Gauge, "Memory that the process holds.";
+    PREPROCESS = "request_preprocess_seconds", Histogram, "KServe's name: copying the inputs of a request's batch together, per answered request.";
+    PREDICT = "request_predict_seconds", Histogram, "KServe's name: the run that answered a request, without its time in the queue.";
+    POSTPROCESS = "request_postprocess_seconds", Histogram, "KServe's name: cutting the outputs of a request's batch apart, per answered request.";
     NV_SUCCESS = "nv_inference_request_success", Counter, "Number of successful inference requests, all batch sizes";
     NV_FAILURE = "nv_inference_request_failure", Counter, "Number of failed inference requests, all batch sizes";
     NV_COUNT = "nv_inference_count", Counter, "Number of inferences performed (does not include cached requests)";
@@ -65,77 +71,20 @@ families! {
     NV_COMPUTE_INPUT_US = "nv_inference_compute_input_duration_us", Counter, "Cumulative compute input duration in microseconds (does not include cached requests)";
     NV_COMPUTE_INFER_US = "nv_inference_compute_infer_duration_us", Counter, "Cumulative compute inference duration in microseconds (does not include cached requests)";
     NV_COMPUTE_OUTPUT_US = "nv_inference_compute_output_duration_us", Counter, "Cumulative inference compute output duration in microseconds (does not include cached requests)";
+    NV_LOAD_DURATION = "nv_model_load_duration_secs", Gauge, "Model load time in seconds";
 }
 
 /// The states that `mlserve_model_state` shows.
 const STATES: [&str; 7] = ["loading", "warming", "ready", "draining", "gone", "evicted", "failed"];
+
+/// Triton's words for why a valid request failed; all are shown from the start.
+const REASONS: [&str; 4] = ["REJECTED", "CANCELED", "BACKEND", "OTHER"];
 
 /// Takes a histogram out of a version's totals.
 type ReadHistogram = fn(&Totals) -> &HistogramTotal;
 
 /// Takes a number out of a version and its totals.
 type ReadNumber = fn(&Version, &Totals) -> u64;
-
-/// The sum over all threads of what was counted for one version.
-#[derive(Debug, Default)]
-pub(crate) struct Totals {
-    pub(crate) submitted: u64,
-    pub(crate) success: [u64; Protocol::ALL.len()],
-    pub(crate) failure: [[u64; Kind::ALL.len()]; Protocol::ALL.len()],
-    pub(crate) rows: u64,
-    pub(crate) runs: u64,
-    pub(crate) retried_runs: u64,
-    pub(crate) gather_ns: u64,
-    pub(crate) scatter_ns: u64,
-    pub(crate) request: HistogramTotal,
-    pub(crate) queue: HistogramTotal,
-    pub(crate) compute: HistogramTotal,
-    pub(crate) batch_rows: HistogramTotal,
-}
-
-impl Totals {
-    /// Adds up what the loops and instances counted for `version`.
-    pub(crate) fn of(version: &Version) -> Self {
-        let mut totals = Totals::default();
-        version.loops.iter().chain(&version.instances).for_each(|slot| totals.add(slot));
-        totals
-    }
-
-    fn add(&mut self, slot: &Slot) {
-        for protocol in Protocol::ALL {
-            let index = protocol as usize;
-            self.success[index] += slot.success[index].get();
-            for kind in Kind::ALL {
-                self.failure[index][kind as usize] += slot.failure[index][kind as usize].get();
-            }
-        }
-        self.submitted += slot.submitted.get();
-        self.rows += slot.rows.get();
-        self.runs += slot.runs.get();
-        self.retried_runs += slot.retried_runs.get();
-        self.gather_ns += slot.gather_ns.get();
-        self.scatter_ns += slot.scatter_ns.get();
-        slot.request_duration.add_to(&mut self.request);
-        slot.queue_duration.add_to(&mut self.queue);
-        slot.compute_duration.add_to(&mut self.compute);
-        slot.batch_rows.add_to(&mut self.batch_rows);
-    }
-
-    fn succeeded(&self) -> u64 {
-        self.success.iter().sum()
-    }
-
-    fn failed(&self, kinds: impl Fn(Kind) -> bool) -> u64 {
-        let of = |counts: &[u64; Kind::ALL.len()]| -> u64 {
-            Kind::ALL.iter().filter(|&&kind| kinds(kind)).map(|&kind| counts[kind as usize]).sum()
-        };
-        self.failure.iter().map(of).sum()
-    }
-
-    fn in_flight(&self) -> u64 {
-        self.submitted.saturating_sub(self.succeeded() + self.failed(|_| true))
-    }
-}
 
 /// All metrics of a server, as Prometheus text.
 pub(crate) fn render(process: &Process, acceptor: &Acceptor) -> String {
@@ -147,12 +96,13 @@ pub(crate) fn render(process: &Process, acceptor: &Acceptor) -> String {
         .map(|version| (format!("model=\"{}\",version=\"{}\"", version.spec.name, version.spec.version), version))
         .collect();
     let totals: Vec<(&str, &Version, Totals)> =
-        versions.iter().map(|(labels, version)| (labels.as_str(), *version, Totals::of(version))).collect();
+        versions.iter().map(|(labels, version)| (labels.as_str(), *version, version.stats.totals())).collect();
     render_requests(&mut text, process, &totals);
     render_durations(&mut text, &totals);
     render_runs(&mut text, &totals);
     render_states(&mut text, process);
     render_process(&mut text, process, acceptor);
+    render_kserve(&mut text, &totals);
     render_triton(&mut text, &totals);
     text.finish()
 }
@@ -247,9 +197,29 @@ fn render_process(text: &mut Text, process: &Process, acceptor: &Acceptor) {
     text.single(&BYTES_HELD, process.bytes.drawn() as u64);
     text.single(&BYTES_LIMIT, process.bytes.limit() as u64);
     text.single(&ACCESS_DROPPED, process.access_log.as_ref().map_or(0, crate::access::AccessLog::dropped));
+    text.single(&TRACES_DROPPED, process.tracer.dropped());
     text.single(&RESIDENT, resources::resident_bytes() as u64);
     text.family(&BUILD_INFO);
     text.sample(&BUILD_INFO, &format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1);
+}
+
+/// KServe's server knows models, not versions.
+fn render_kserve(text: &mut Text, totals: &[(&str, &Version, Totals)]) {
+    let families: [(&Family, ReadHistogram); 3] = [
+        (&PREPROCESS, |totals| &totals.gather),
+        (&PREDICT, |totals| &totals.compute),
+        (&POSTPROCESS, |totals| &totals.scatter),
+    ];
+    for (family, histogram) in families {
+        let mut models: BTreeMap<&str, HistogramTotal> = BTreeMap::new();
+        for (_, version, totals) in totals {
+            models.entry(&version.spec.name).or_default().merge(histogram(totals));
+        }
+        text.family(family);
+        for (model, total) in models {
+            text.histogram(family, &format!("model_name=\"{model}\""), &total, 1e-9);
+        }
+    }
 }
 
 fn render_triton(text: &mut Text, totals: &[(&str, &Version, Totals)]) {
@@ -260,9 +230,9 @@ fn render_triton(text: &mut Text, totals: &[(&str, &Version, Totals)]) {
         (&NV_PENDING, |version, _| version.pool.waiting() as u64),
         (&NV_REQUEST_US, |_, totals| totals.request.sum / 1_000),
         (&NV_QUEUE_US, |_, totals| totals.queue.sum / 1_000),
-        (&NV_COMPUTE_INPUT_US, |_, totals| totals.gather_ns / 1_000),
+        (&NV_COMPUTE_INPUT_US, |_, totals| totals.gather.sum / 1_000),
         (&NV_COMPUTE_INFER_US, |_, totals| totals.compute.sum / 1_000),
-        (&NV_COMPUTE_OUTPUT_US, |_, totals| totals.scatter_ns / 1_000),
+        (&NV_COMPUTE_OUTPUT_US, |_, totals| totals.scatter.sum / 1_000),
     ];
     for (family, value) in families {
         text.family(family);
@@ -272,16 +242,38 @@ fn render_triton(text: &mut Text, totals: &[(&str, &Version, Totals)]) {
     }
     text.family(&NV_FAILURE);
     for (labels, _, totals) in totals {
-        // Triton does not count what it refuses before queueing; neither do we under its name.
-        let reasons: [(&str, u64); 4] = [
-            ("REJECTED", totals.failed(|kind| matches!(kind, Kind::QueueFull | Kind::QueueTimeout))),
-            ("CANCELED", totals.failed(|kind| kind == Kind::Cancelled)),
-            ("BACKEND", totals.failed(|kind| kind == Kind::Internal)),
-            ("OTHER", totals.failed(|kind| kind == Kind::DeadlineExceeded)),
-        ];
-        for (reason, count) in reasons {
+        // Triton does not count what it refuses as invalid; neither do we under its name.
+        for reason in REASONS {
+            let count = totals.failed_late(|kind| reason_of(kind) == reason);
             text.sample(&NV_FAILURE, &format!("{labels},reason=\"{reason}\""), count);
         }
+    }
+    text.family(&NV_LOAD_DURATION);
+    for (labels, version, _) in totals {
+        text.sample(&NV_LOAD_DURATION, labels, version.load_duration.as_secs_f64());
+    }
+}
+
+/// Triton's word for why a valid request failed.
+fn reason_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::QueueFull | Kind::QueueTimeout => "REJECTED",
+        Kind::Cancelled => "CANCELED",
+        // A valid request is only found invalid by the run itself.
+        Kind::Internal | Kind::InvalidArgument => "BACKEND",
+        Kind::NotFound
+        | Kind::UnknownRoute
+        | Kind::MethodNotAllowed
+        | Kind::TooLarge
+        | Kind::HeadersTooLarge
+        | Kind::SlowClient
+        | Kind::TooManyRequests
+        | Kind::OutOfBudget
+        | Kind::NotReady
+        | Kind::ModelControl
+        | Kind::Draining
+        | Kind::DeadlineExceeded
+        | Kind::NotOffered => "OTHER",
     }
 }
 
@@ -291,7 +283,7 @@ pub(crate) fn snapshot(process: &Process) -> String {
     let mut models = serde_json::Map::new();
     for (name, endpoint) in plan.endpoints() {
         let versions = endpoint.versions.iter().map(|(number, slot)| {
-            let totals = slot.version.as_deref().map(Totals::of).unwrap_or_default();
+            let totals = slot.version.as_deref().map(|version| version.stats.totals()).unwrap_or_default();
             let reason = if let State::Failed(reason) = &slot.state { Some(reason) } else { None };
             let value = serde_json::json!({
                 "state": slot.state.name(), "reason": reason,

@@ -12,6 +12,7 @@ use mlserve_core::plan::Plan;
 use crate::access::AccessLog;
 use crate::lifecycle::Models;
 use crate::status::Status;
+use crate::trace::Tracing;
 
 /// One running server. Two may live in one process.
 #[derive(Debug)]
@@ -32,4 +33,6 @@ pub struct Process {
     pub shared: Arc<Shared>,
     /// The access log, if there is one.
     pub access_log: Option<AccessLog>,
+    /// What is traced.
+    pub tracer: Tracing,
 }

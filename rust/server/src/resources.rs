@@ -4,6 +4,9 @@ use std::fs;
 use std::num::NonZero;
 use std::path::Path;
 
+/// The lowest priority (`nice`): what has it runs when nothing else wants to.
+const LOWEST_PRIORITY: i32 = 19;
+
 /// Cores, by affinity and cgroup quota, not what the host has.
 pub(crate) fn cores() -> usize {
     // The standard library reads the affinity mask and both cgroup versions' quotas.
@@ -26,6 +29,18 @@ pub(crate) fn open_files() -> usize {
 pub(crate) fn resident_bytes() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     kilobytes(&status, "VmRSS:").unwrap_or(0)
+}
+
+/// Lets every other thread go before the present one. For good: raising a priority needs a privilege.
+///
+/// On Linux a thread has a priority of its own, which threads that it makes inherit. ONNX Runtime's do not
+/// ([`mlserve_ort::Runtime::load`], to be called before).
+#[cfg_attr(not(test), expect(dead_code, reason = "for the thread that loads models"))]
+pub(crate) fn lower_priority() {
+    // Of no process: of the caller, which to Linux is the thread.
+    if let Err(error) = rustix::process::setpriority_process(None, LOWEST_PRIORITY) {
+        tracing::warn!(%error, "the priority of this thread cannot be lowered");
+    }
 }
 
 fn machine_memory_bytes() -> Option<usize> {
@@ -59,4 +74,24 @@ fn cgroup_memory_bytes() -> Vec<usize> {
         }
     }
     limits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn priority() -> i32 {
+        rustix::process::getpriority_process(None).expect("a thread has a priority")
+    }
+
+    #[test]
+    fn only_the_thread_that_asks_gets_the_lowest_priority() {
+        let before = priority();
+        let lowered = std::thread::spawn(|| {
+            lower_priority();
+            priority()
+        });
+        assert_eq!(lowered.join().expect("ends"), LOWEST_PRIORITY);
+        assert_eq!(priority(), before);
+    }
 }

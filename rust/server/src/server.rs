@@ -31,6 +31,7 @@ use crate::lifecycle::{LoadReport, Models, Order, Startup};
 use crate::listen::{self, Acceptor};
 use crate::process::Process;
 use crate::status::{Phase, Status};
+use crate::trace::Tracing;
 use crate::{housekeeping, metrics, resources, telemetry};
 
 /// Most connections that are allowed if no number is set and the process may open enough files.
@@ -165,6 +166,13 @@ impl Server {
         *self.stop.borrow()
     }
 
+    /// A model's metadata as the REST side gives it, as JSON; `version`: `None` lets the server choose.
+    ///
+    /// **Errors:** not found; not ready.
+    pub fn model_metadata(&self, model: &str, version: Option<u64>) -> mlserve_core::error::Result<Vec<u8>> {
+        crate::http::model_json(&self.process, model, version)
+    }
+
     /// Everything counted, as JSON.
     pub fn snapshot(&self) -> String {
         metrics::snapshot(&self.process)
@@ -176,6 +184,7 @@ impl Server {
         if front.is_some_and(|front| front.join().is_err()) {
             tracing::error!("the front thread panicked");
         }
+        self.process.tracer.flush();
         if let Some(path) = &self.addresses.uds {
             drop(std::fs::remove_file(path));
         }
@@ -228,6 +237,7 @@ fn resolve(settings: &mut Settings) {
 fn process(settings: Settings, clock: Clock, plan: Arc<ArcSwap<Plan>>, models: Models) -> Result<Process, String> {
     let loops = settings.server.event_loops;
     let access_log = settings.log.access_log.then(|| AccessLog::start(std::io::stdout())).transpose();
+    let tracer = Tracing::start(settings.server.trace_file.as_deref(), clock.clone())?;
     let shared = Shared {
         plan: Arc::clone(&plan),
         clock: clock.clone(),
@@ -236,12 +246,14 @@ fn process(settings: Settings, clock: Clock, plan: Arc<ArcSwap<Plan>>, models: M
         occupancy: Occupancy::new(loops),
         refused: (0..loops).map(|_| Refused::default()).collect(),
         demand: Arc::new(models.clone()),
+        tracer: Arc::clone(&tracer.tracer),
     };
     Ok(Process {
         status: Status::new(settings.server.strict_readiness),
         bytes: Budget::shared_by(settings.limits.byte_budget, loops),
         access_log: access_log.map_err(|error| format!("the access log could not be started: {error}"))?,
         shared: Arc::new(shared),
+        tracer,
         plan,
         models,
         clock,

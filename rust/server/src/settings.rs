@@ -78,7 +78,7 @@ pub fn schema() -> Value {
     serde_json::to_value(schemars::schema_for!(Settings)).unwrap_or_default()
 }
 
-/// Every key that has a flag, in the order of the tables.
+/// Every key that has a flag, in the order of the tables. **Cost:** the whole schema; a start needs it once.
 pub fn keys() -> Vec<Key> {
     let schema = schema();
     FLAG_TABLES.into_iter().flat_map(|table| table_keys(&schema, table)).collect()
@@ -108,17 +108,16 @@ fn definition<'a>(schema: &'a Value, property: &'a Value) -> &'a Value {
     reference.map_or(property, |name| &schema["$defs"][name])
 }
 
-/// Merges `sources` and validates the result.
+/// Merges `sources` and validates the result. `keys`: those of [`keys`].
 ///
 /// **Errors:** an unknown key or a bad value, by its key or variable, and what is allowed.
-pub fn merge(sources: &Sources) -> Result<Settings, SettingsError> {
-    let keys = keys();
+pub fn merge(sources: &Sources, keys: &[Key]) -> Result<Settings, SettingsError> {
     let mut merged = read_file(sources)?;
     for (name, value) in &sources.environment {
         if !name.starts_with(PREFIX) || OTHER_VARIABLES.contains(&name.as_str()) {
             continue;
         }
-        let key = keys.iter().find(|key| key.variable() == *name).ok_or_else(|| unknown_variable(name, &keys))?;
+        let key = keys.iter().find(|key| key.variable() == *name).ok_or_else(|| unknown_variable(name, keys))?;
         set(&mut merged, &key.path(), scalar(value))?;
     }
     for (path, value) in &sources.flags {
@@ -245,20 +244,20 @@ mod tests {
         let mut sources = flags(&[("server.http_port", "3")]);
         sources.file = Some(folder.clone());
         sources.environment = vec![("MLSERVE_HTTP_PORT".into(), "2".into()), ("MLSERVE_GRPC_PORT".into(), "2".into())];
-        let settings = merge(&sources).expect("valid");
+        let settings = merge(&sources, &keys()).expect("valid");
         std::fs::remove_file(folder).expect("removed");
         assert_eq!((settings.server.http_port, settings.server.grpc_port, settings.server.metrics_port), (3, 2, 1));
     }
 
     #[test]
     fn an_unknown_key_is_named() {
-        let error = merge(&flags(&[("limits.max_rnk", "3")])).expect_err("unknown");
+        let error = merge(&flags(&[("limits.max_rnk", "3")]), &keys()).expect_err("unknown");
         assert!(error.to_string().starts_with("limits.max_rnk: unknown field"), "{error}");
     }
 
     #[test]
     fn a_bad_value_is_named_with_what_is_allowed() {
-        let error = merge(&flags(&[("server.http_port", "70000")])).expect_err("too large");
+        let error = merge(&flags(&[("server.http_port", "70000")]), &keys()).expect_err("too large");
         assert!(error.to_string().contains("server.http_port") && error.to_string().contains("70000"), "{error}");
         assert!(error.to_string().ends_with("allowed is 0 to 65535"), "{error}");
     }
@@ -266,14 +265,15 @@ mod tests {
     #[test]
     fn an_unknown_variable_suggests_the_nearest() {
         let sources = Sources { environment: vec![("MLSERVE_HTTP_PROT".into(), "1".into())], ..Sources::default() };
-        let error = merge(&sources).expect_err("unknown");
+        let error = merge(&sources, &keys()).expect_err("unknown");
         assert!(error.to_string().contains("MLSERVE_HTTP_PORT"), "{error}");
     }
 
     #[test]
     fn flags_have_distinct_names_and_documentation() {
-        let mut names: Vec<String> = keys().iter().map(Key::flag).collect();
-        assert!(keys().iter().all(|key| !key.doc.is_empty()));
+        let keys = keys();
+        let mut names: Vec<String> = keys.iter().map(Key::flag).collect();
+        assert!(keys.iter().all(|key| !key.doc.is_empty()));
         let count = names.len();
         names.sort_unstable();
         names.dedup();
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn models_are_set_by_their_path() {
-        let settings = merge(&flags(&[("models.digits.max_batch_rows", "8")])).expect("valid");
+        let settings = merge(&flags(&[("models.digits.max_batch_rows", "8")]), &keys()).expect("valid");
         assert_eq!(settings.models["digits"].max_batch_rows, 8);
     }
 }

@@ -29,7 +29,7 @@ impl Text {
     }
 
     /// One sample; `labels` as in `model="m",version="1"`, values escaped already.
-    pub(crate) fn sample(&mut self, family: &Family, labels: &str, value: u64) {
+    pub(crate) fn sample(&mut self, family: &Family, labels: &str, value: impl Display) {
         self.line(format_args!("{}{{{labels}}} {value}", family.name));
     }
 
@@ -39,10 +39,14 @@ impl Text {
         self.line(format_args!("{} {value}", family.name));
     }
 
-    /// The samples of a histogram whose values are `scale` of the unit in its name.
+    /// The samples of a histogram whose values are `scale` of the unit in its name. While nothing was counted, one bucket
+    /// stands for all: a thousand idle models would otherwise make most of the page.
     pub(crate) fn histogram(&mut self, family: &Family, labels: &str, total: &HistogramTotal, scale: f64) {
         let name = family.name;
         let mut count = 0;
+        if total.buckets.is_empty() {
+            self.line(format_args!("{name}_bucket{{{labels},le=\"+Inf\"}} 0"));
+        }
         for (index, bucket) in total.buckets.iter().enumerate() {
             count += bucket;
             match total.bounds.get(index) {

@@ -150,6 +150,7 @@ fn allowed(schema: &Value, key: &Key) -> String {
     match property["type"].as_str() {
         Some("boolean") => "`true`, `false`".to_owned(),
         Some("integer") => range(key),
+        Some("object") => "a table per level".to_owned(),
         _ => "text".to_owned(),
     }
 }
@@ -167,7 +168,7 @@ fn range(key: &Key) -> String {
     let path = if key.table == "models" { format!("models.m.{}", key.name) } else { key.path() };
     let refusal = PROBES.iter().find_map(|value| {
         let sources = Sources { flags: vec![(path.clone(), (*value).to_owned())], ..Sources::default() };
-        settings::merge(&sources).err()
+        settings::merge(&sources, std::slice::from_ref(key)).err()
     });
     let Some(error) = refusal else { return "0 or more".to_owned() };
     let text = error.to_string();

@@ -29,6 +29,7 @@ class CoreServer:
         self.stopped: list[bool] = []
         self.timeout_us: int | None = None
         self.asked: list[tuple[str | None, ...]] = []
+        self.metadata_asked: list[tuple[str, str]] = []
 
     def start(self) -> None:
         if self.settings["server"].get("host") == "bad":
@@ -47,6 +48,11 @@ class CoreServer:
         self.timeout_us = timeout_us
         ((_, datatype, shape, data),) = inputs
         return model, version or "1", [("y", datatype, list(shape), bytes(data))], dict(parameters)
+
+    def model_metadata(self, model: str, version: str) -> bytes:
+        self.metadata_asked.append((model, version))
+        tensors = [{"name": name, "datatype": "FP16", "shape": [-1]} for name in ("x", "z")[: 1 + (model == "two")]]
+        return json.dumps({"name": model, "inputs": tensors, "outputs": []}).encode()
 
     def snapshot(self) -> str:
         return '{"models": {}}'
@@ -112,8 +118,16 @@ def test_an_inference_needs_no_socket(serving: Any) -> None:
         assert result["y"].tolist() == [1.0]
         assert (result.model_name, result.model_version, result.parameters) == ("m", "1", {"p": 1, "priority": 2})
         assert server._core.timeout_us == 500_000
-        with pytest.raises(InvalidArgumentError, match="mapping"):
-            server.infer("m", X)
+        assert not server._core.metadata_asked, "arrays by name need none"
+
+
+def test_values_and_a_single_array_take_name_and_type_from_the_model(serving: Any) -> None:
+    with serving.Server("models") as server:
+        assert server.infer("m", {"x": [1, 2]}, version="3")["y"].dtype == np.float16
+        assert server.infer("m", X)["y"].tolist() == [1.0]
+        assert server._core.metadata_asked == [("m", "3"), ("m", "")]
+        with pytest.raises(InvalidArgumentError, match="2 inputs"):
+            server.infer("two", X)
 
 
 def test_models_are_managed_without_a_socket(serving: Any) -> None:

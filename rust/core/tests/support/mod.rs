@@ -25,6 +25,7 @@ use mlserve_core::pipeline::{Pipeline, Refused, Shared};
 use mlserve_core::plan::{Endpoint, Plan, Slot};
 use mlserve_core::request::{Answer, BatchPlace, Input, Protocol, Reply, Request};
 use mlserve_core::tensor::DataType;
+use mlserve_core::trace::{Trace, TraceSink, Tracer};
 use mlserve_core::turn::Decision;
 use mlserve_core::version::{Delivery, Mailbox, NewVersion, Version};
 
@@ -161,6 +162,16 @@ impl Demand for Asked {
     }
 }
 
+/// Keeps traces.
+#[derive(Debug, Default)]
+pub struct Traces(pub Mutex<Vec<Trace>>);
+
+impl TraceSink for Traces {
+    fn record(&self, trace: Trace) {
+        self.0.lock().unwrap().push(trace);
+    }
+}
+
 /// One event loop with one model `m`, input `x` and output `y` of shape [-1, width], on a clock that stands still.
 pub struct Bench {
     pub clock: ManualClock,
@@ -170,6 +181,7 @@ pub struct Bench {
     pub version: Arc<Version>,
     pub shared: Arc<Shared>,
     pub demand: Arc<Asked>,
+    pub traces: Arc<Traces>,
 }
 
 impl Bench {
@@ -177,6 +189,7 @@ impl Bench {
         let clock = ManualClock::new();
         let backend = Arc::new(Doubler::default());
         let mailbox = Arc::new(Deliveries::default());
+        let traces = Arc::new(Traces::default());
         let tensor = |name: &str| TensorSpec {
             name: name.to_owned(),
             datatype: DataType::Fp32,
@@ -192,7 +205,16 @@ impl Bench {
         };
         let instances = settings.instances.max(1);
         let warmup = vec![(1, 4, Duration::from_micros(2)), (64, 4, Duration::from_micros(4))];
-        let new = NewVersion { spec, settings, backend: backend.clone(), instances, warmup };
+        let new = NewVersion {
+            spec,
+            settings,
+            backend: backend.clone(),
+            instances,
+            warmup,
+            model_bytes: 0,
+            load_duration: Duration::ZERO,
+            earlier: None,
+        };
         let mailboxes: Arc<[Arc<dyn Mailbox>]> = Arc::new([mailbox.clone() as Arc<dyn Mailbox>]);
         let version = Version::new(new, mailboxes, Clock::Manual(clock.clone()));
         let slot = Slot::serving(version.clone());
@@ -206,9 +228,10 @@ impl Bench {
             occupancy: Occupancy::new(1),
             refused: Box::new([Refused::default()]),
             demand: demand.clone(),
+            tracer: Arc::new(Tracer::new(Some(traces.clone()), Clock::Manual(clock.clone()))),
         });
         let pipeline = Pipeline::new(0, shared.clone());
-        Self { clock, backend, mailbox, pipeline, version, shared, demand }
+        Self { clock, backend, mailbox, pipeline, version, shared, demand, traces }
     }
 
     /// A second loop in front of the same version and mailbox.
@@ -222,6 +245,7 @@ impl Bench {
             version: first.version.clone(),
             shared: first.shared.clone(),
             demand: first.demand.clone(),
+            traces: first.traces.clone(),
         }
     }
 
@@ -262,6 +286,25 @@ impl Bench {
     /// Submits rows and returns their caller.
     pub fn send(&mut self, rows: &[&[f32]]) -> Caller {
         self.send_request(Self::request(rows))
+    }
+
+    /// Submits one row that asks for `priority`, and ends the turn.
+    pub fn send_with_priority(&mut self, value: f32, priority: u64) -> Caller {
+        let mut request = Self::request(&[&[value]]);
+        request.priority = priority;
+        let caller = self.send_request(request);
+        self.flush();
+        caller
+    }
+
+    /// Sends a row whose run does not end before `backend.hold(false)`, so that everything after it waits.
+    pub fn keep_busy(&mut self) -> Caller {
+        self.backend.hold(true);
+        let runs = self.backend.runs().len();
+        let busy = self.send(&[&[0.0]]);
+        self.flush();
+        eventually(|| self.backend.runs().len() == runs + 1);
+        busy
     }
 
     pub fn send_request(&mut self, request: Request) -> Caller {

@@ -4,13 +4,17 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use super::external::DataFiles;
+use super::external::{DataFile, DataFiles};
 use super::proto::{Attribute, Graph, Model, Node, SparseTensor};
 use super::tensor::Tensor;
 use crate::error::LoadError;
+use crate::fingerprint::Fingerprint;
 
 /// Deepest nesting of graphs in graphs. Real models have two or three (a loop in a branch); prost stops at about 30.
 const MAX_DEPTH: usize = 16;
+
+/// Depth of what is no weight of the graph itself.
+const INNER: usize = 2;
 
 /// Domains whose operations the ONNX Runtime wheel implements. Others need libraries that we do not load.
 const DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
@@ -23,8 +27,12 @@ const ELEMENT_BITS: [u64; 27] =
 pub(crate) struct Findings {
     /// How many nodes of each operation type there are, subgraphs and functions included.
     pub(crate) operations: BTreeMap<String, usize>,
-    /// Bytes of the data files beside the model.
-    pub(crate) external_bytes: u64,
+    /// The data files beside the model.
+    pub(crate) data_files: Vec<DataFile>,
+    /// Those files as they were.
+    pub(crate) fingerprint: Fingerprint,
+    /// A tensor in such a file that is no weight of the graph itself, but inside an operation.
+    pub(crate) inner_external: Option<String>,
 }
 
 /// Walks the whole model at `path`.
@@ -39,13 +47,15 @@ pub(crate) fn check(model: &Model, path: &Path) -> Result<Findings, LoadError> {
         return Err(LoadError::broken(text));
     }
     let functions = model.functions.iter().map(|function| (function.domain.as_str(), function.name.as_str())).collect();
-    let mut walk = Walk { functions, files: DataFiles::beside(path)?, operations: BTreeMap::new() };
+    let mut walk =
+        Walk { functions, files: DataFiles::beside(path)?, operations: BTreeMap::new(), inner_external: None };
     walk.graph(graph, 1)?;
     for function in &model.functions {
         walk.attributes(&function.attribute, 1)?;
         walk.nodes(&function.node, 1)?;
     }
-    Ok(Findings { operations: walk.operations, external_bytes: walk.files.total_bytes() })
+    let (data_files, fingerprint) = walk.files.into_parts();
+    Ok(Findings { operations: walk.operations, data_files, fingerprint, inner_external: walk.inner_external })
 }
 
 struct Walk<'a> {
@@ -53,6 +63,7 @@ struct Walk<'a> {
     functions: HashSet<(&'a str, &'a str)>,
     files: DataFiles,
     operations: BTreeMap<String, usize>,
+    inner_external: Option<String>,
 }
 
 impl Walk<'_> {
@@ -60,7 +71,7 @@ impl Walk<'_> {
         if depth > MAX_DEPTH {
             return Err(LoadError::unsupported(format!("the graph is nested deeper than {MAX_DEPTH} levels")));
         }
-        graph.initializer.iter().try_for_each(|tensor| self.tensor(tensor))?;
+        graph.initializer.iter().try_for_each(|tensor| self.tensor(tensor, depth))?;
         graph.sparse_initializer.iter().try_for_each(|sparse| self.sparse(sparse))?;
         self.nodes(&graph.node, depth)
     }
@@ -81,7 +92,7 @@ impl Walk<'_> {
 
     fn attributes(&mut self, attributes: &[Attribute], depth: usize) -> Result<(), LoadError> {
         for attribute in attributes {
-            attribute.t.iter().chain(&attribute.tensors).try_for_each(|tensor| self.tensor(tensor))?;
+            attribute.t.iter().chain(&attribute.tensors).try_for_each(|tensor| self.tensor(tensor, depth + 1))?;
             let mut sparse = attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors);
             sparse.try_for_each(|sparse| self.sparse(sparse))?;
             attribute.subgraphs().try_for_each(|graph| self.graph(graph, depth + 1))?;
@@ -91,11 +102,11 @@ impl Walk<'_> {
 
     fn sparse(&mut self, sparse: &SparseTensor) -> Result<(), LoadError> {
         count(&sparse.dims).ok_or_else(|| LoadError::broken("a sparse tensor has impossible dimensions"))?;
-        sparse.values.iter().chain(&sparse.indices).try_for_each(|tensor| self.tensor(tensor))
+        sparse.values.iter().chain(&sparse.indices).try_for_each(|tensor| self.tensor(tensor, INNER))
     }
 
     /// Holds the dimensions that a tensor declares against the data that is there.
-    fn tensor(&mut self, tensor: &Tensor) -> Result<(), LoadError> {
+    fn tensor(&mut self, tensor: &Tensor, depth: usize) -> Result<(), LoadError> {
         let broken = |text: &str| LoadError::broken(format!("tensor '{}' {text}", tensor.name));
         let elements = count(&tensor.dims).ok_or_else(|| broken("has impossible dimensions"))?;
         let bits = usize::try_from(tensor.element).ok().and_then(|number| ELEMENT_BITS.get(number)).copied();
@@ -104,6 +115,9 @@ impl Walk<'_> {
         if tensor.is_external() {
             if bits == Some(0) {
                 return Err(broken("keeps elements without a fixed size in another file"));
+            }
+            if depth > 1 {
+                self.inner_external = Some(tensor.name.clone());
             }
             return self.files.check(tensor, bytes);
         }

@@ -3,12 +3,12 @@
 //! A model file is foreign input. Its `location` could name any file of the machine, through `..`, an absolute path, a
 //! link, or ONNX Runtime's own marker for an address in memory. ONNX Runtime refuses most of these, but follows hard links.
 
-use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::tensor::Tensor;
 use crate::error::LoadError;
+use crate::fingerprint::Fingerprint;
 
 /// First byte of ONNX Runtime's markers for data in memory (`*/_ORT_MEM_ADDR_/*`); no location on disk needs it.
 const MEMORY_MARKER: char = '*';
@@ -16,7 +16,19 @@ const MEMORY_MARKER: char = '*';
 /// The directory of a model and the data files in it that were checked already.
 pub(crate) struct DataFiles {
     directory: PathBuf,
-    sizes: HashMap<String, u64>,
+    files: Vec<DataFile>,
+    /// The files as they were when they were first looked at.
+    fingerprint: Fingerprint,
+}
+
+/// A data file.
+#[derive(Clone, Debug)]
+pub(crate) struct DataFile {
+    /// How tensors name it.
+    pub(crate) location: String,
+    /// Where links lead.
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
 }
 
 impl DataFiles {
@@ -26,12 +38,12 @@ impl DataFiles {
         let directory = parent
             .canonicalize()
             .map_err(|error| LoadError::broken(format!("the directory {}: {error}", parent.display())))?;
-        Ok(Self { directory, sizes: HashMap::new() })
+        Ok(Self { directory, files: Vec::new(), fingerprint: Fingerprint::default() })
     }
 
-    /// Bytes in all data files so far.
-    pub(crate) fn total_bytes(&self) -> u64 {
-        self.sizes.values().sum()
+    /// The files, and their state before anything of them was believed.
+    pub(crate) fn into_parts(self) -> (Vec<DataFile>, Fingerprint) {
+        (self.files, self.fingerprint)
     }
 
     /// Checks that an external tensor of `bytes` bytes lies in a file beneath the directory.
@@ -61,8 +73,8 @@ impl DataFiles {
     ///
     /// **Errors:** it is not beneath the directory, or no file of its own.
     fn size_of(&mut self, location: &str) -> Result<u64, String> {
-        if let Some(&size) = self.sizes.get(location) {
-            return Ok(size);
+        if let Some(file) = self.files.iter().find(|file| file.location == location) {
+            return Ok(file.bytes);
         }
         let is_plain = |component| matches!(component, Component::Normal(_) | Component::CurDir);
         if location.is_empty() || location.contains('\0') || location.starts_with(MEMORY_MARKER) {
@@ -76,6 +88,7 @@ impl DataFiles {
         if !target.starts_with(&self.directory) {
             return Err(format!("its external location {location:?} is a link that leaves the model's directory"));
         }
+        self.fingerprint.add(&path);
         let metadata = target.metadata().map_err(|error| format!("its data file {location:?}: {error}"))?;
         if !metadata.is_file() {
             return Err(format!("its data file {location:?} is not a file"));
@@ -84,7 +97,8 @@ impl DataFiles {
             let hint = "another name of it may lie outside; copy it instead";
             return Err(format!("its data file {location:?} is a hard link: {hint}"));
         }
-        self.sizes.insert(location.to_owned(), metadata.len());
-        Ok(metadata.len())
+        let bytes = metadata.len();
+        self.files.push(DataFile { location: location.to_owned(), path: target, bytes });
+        Ok(bytes)
     }
 }

@@ -1,6 +1,6 @@
 //! Models that several tests use.
 
-use super::onnx::{Builder, FLOAT, INT64, floats, int64s};
+use super::onnx::{BOOL, Builder, Entry, FLOAT, INT64, Tensor, floats, graph, int64s};
 
 /// Small numbers that look random and are the same every time.
 pub fn noise(count: usize) -> Vec<f32> {
@@ -80,4 +80,33 @@ pub fn dynamically_quantised() -> Builder {
         .node("Mul", &["s", "scale"], &["k"], &[])
         .node("Mul", &["f", "k"], &["y"], &[])
         .output("y", FLOAT, &[-1, 3])
+}
+
+/// A tensor of floats that lies in the file `location`.
+fn outside(name: &str, dims: &[i64], location: &str) -> Tensor {
+    let location = Entry { key: "location".to_owned(), value: location.to_owned() };
+    Tensor { raw_data: None, data_location: 1, external_data: vec![location], ..floats(name, dims, &[]) }
+}
+
+/// Adds what lies in the file `location`: `columns` floats.
+pub fn adding(columns: i64, location: &str) -> Builder {
+    Builder::new()
+        .input("x", FLOAT, &[-1, columns])
+        .initial(outside("w", &[columns], location))
+        .node("Add", &["x", "w"], &["y"], &[])
+        .output("y", FLOAT, &[-1, columns])
+}
+
+/// As [`adding`], with the weights in a branch.
+pub fn adding_in_a_branch(columns: i64, location: &str) -> Builder {
+    let branch = |weights: &str| {
+        let body = Builder::new().initial(outside(weights, &[columns], location));
+        body.node("Add", &["x", weights], &["z"], &[]).output("z", FLOAT, &[-1, columns]).graph
+    };
+    let branches = [graph("then_branch", branch("w1")), graph("else_branch", branch("w2"))];
+    Builder::new()
+        .input("x", FLOAT, &[-1, columns])
+        .input("c", BOOL, &[1])
+        .node("If", &["c"], &["y"], &branches)
+        .output("y", FLOAT, &[-1, columns])
 }

@@ -282,7 +282,7 @@ fn parameter_value(reader: &mut Reader<'_>, value: &mut Option<Parameter>) -> Re
 /// The number that a version string means; empty: the server chooses.
 ///
 /// **Errors:** not a number, with Triton's text.
-pub(super) fn model_version(text: &str) -> Result<Option<u64>> {
+pub(crate) fn model_version(text: &str) -> Result<Option<u64>> {
     if text.is_empty() {
         return Ok(None);
     }

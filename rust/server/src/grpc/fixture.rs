@@ -23,6 +23,7 @@ use crate::lifecycle::Models;
 use crate::listen::Socket;
 use crate::process::Process;
 use crate::status::{Phase, Status};
+use crate::trace::Tracing;
 
 /// A reservation of nothing, in a budget of `limit` bytes.
 pub(crate) fn reservation(limit: usize) -> Reservation {
@@ -71,6 +72,9 @@ pub(crate) fn version(width: i64, mailboxes: Arc<[Arc<dyn Mailbox>]>) -> Arc<Ver
         backend: Arc::new(Doubler),
         instances: 1,
         warmup: Vec::new(),
+        model_bytes: 0,
+        load_duration: std::time::Duration::ZERO,
+        earlier: None,
     };
     Version::new(new, mailboxes, Clock::Monotonic)
 }
@@ -97,6 +101,7 @@ impl Served {
         let plan = Arc::new(ArcSwap::from_pointee(Plan::new(1, endpoints)));
         let limits = settings.limits.clone();
         let (models, _) = Models::new(&settings, Arc::clone(&plan), mailboxes);
+        let tracer = Tracing::start(settings.server.trace_file.as_deref(), clock.clone()).expect("a file");
         let shared = Shared {
             plan: Arc::clone(&plan),
             clock: clock.clone(),
@@ -105,11 +110,13 @@ impl Served {
             occupancy: Occupancy::new(1),
             refused: [Refused::default()].into(),
             demand: Arc::new(()),
+            tracer: Arc::clone(&tracer.tracer),
         };
         let process = Arc::new(Process {
             status: Status::new(false),
             bytes: Budget::new(settings.limits.byte_budget),
             access_log: None,
+            tracer,
             shared: Arc::new(shared),
             plan,
             models,

@@ -101,7 +101,7 @@ pub(super) fn answer(context: &LoopContext, rpc: Unary, request: &Pieces) -> Res
         Unary::CudaSharedMemoryRegister => message(&shared_memory::cuda_register(&parsed(request)?)?),
         Unary::CudaSharedMemoryUnregister => message(&shared_memory::cuda_unregister(&parsed(request)?)?),
         Unary::TraceSetting => message(&trace::settings(process, &parsed(request)?)?),
-        Unary::LogSettings => message(&logging::settings(process, &parsed(request)?)?),
+        Unary::LogSettings => message(&logging::settings(&parsed(request)?)?),
         Unary::HealthCheck => message(&health::check(context, &parsed(request)?)?),
     })
 }

@@ -541,7 +541,7 @@ async fn a_cancelled_request_never_runs() {
     let _: ModelInferResponse = client.infer(&request("", &[1.0, 2.0])).await.message();
     let plan = served.process.plan.load();
     let version = plan.find("double", None).expect("ready");
-    eventually(|| version.loops[0].submitted.get() == 1).await;
+    eventually(|| version.stats.loops[0].submitted.get() == 1).await;
     eventually(|| served.process.bytes.drawn() <= IDLE_BYTES).await;
 }
 

@@ -70,7 +70,7 @@ pub(super) async fn answer(
         Extension::CudaSharedMemoryRegister => shared_memory::cuda_register(&target, body)?,
         Extension::CudaSharedMemoryUnregister => shared_memory::cuda_unregister(&target)?,
         Extension::TraceSetting => trace::answer(process, &target, body)?,
-        Extension::Logging => logging::answer(process, body)?,
+        Extension::Logging => logging::answer(body)?,
     })
 }
 

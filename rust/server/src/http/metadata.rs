@@ -27,11 +27,18 @@ pub(super) fn server() -> HttpResponse {
 ///
 /// **Errors:** not found; not ready.
 pub(super) fn model(process: &Process, target: &Target) -> Result<HttpResponse> {
+    Ok(json_response(StatusCode::OK, model_json(process, &target.model, target.version)?))
+}
+
+/// What [`model`] answers with, as JSON text; `wanted`: the version, `None` for all that are ready.
+///
+/// **Errors:** not found; not ready.
+pub(crate) fn model_json(process: &Process, name: &str, wanted: Option<u64>) -> Result<Vec<u8>> {
     let plan = process.plan.load();
-    let version = plan.find(&target.model, target.version)?;
+    let version = plan.find(name, wanted)?;
     let spec = &version.spec;
-    let versions = plan.endpoint(&target.model).into_iter().flat_map(Endpoint::ready);
-    let versions = versions.filter(|&(number, _)| target.version.is_none_or(|wanted| wanted == number));
+    let versions = plan.endpoint(name).into_iter().flat_map(Endpoint::ready);
+    let versions = versions.filter(|&(number, _)| wanted.is_none_or(|wanted| wanted == number));
     let mut body = Vec::with_capacity(512);
     body.extend_from_slice(b"{\"name\":");
     push_string(&mut body, &spec.name);
@@ -50,7 +57,7 @@ pub(super) fn model(process: &Process, target: &Target) -> Result<HttpResponse> 
         push_string(&mut body, &value);
     }
     body.extend_from_slice(b"}}");
-    Ok(json_response(StatusCode::OK, body))
+    Ok(body)
 }
 
 fn push_tensor(body: &mut Vec<u8>, tensor: &TensorSpec) {

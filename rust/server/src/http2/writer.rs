@@ -1,8 +1,8 @@
 //! Writes answers into HTTP/2 streams no faster than their readers make room. Hot path.
 //!
-//! What has room goes straight into the connection. The rest waits here, charged to the byte budget; after a moment it
-//! is copied, so that a lagging reader holds its own rows and not a whole batch's output, and after the write timeout the
-//! stream is reset.
+//! What has room goes straight into the connection. The rest waits here, charged to the byte budget; after the write
+//! timeout the stream is reset. What waits is the answer's own memory and pins nobody else's: rows of a shared batch were
+//! copied when it was cut or when the message was encoded (docs/decisions/0005-large-rows-are-copied.md).
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -15,10 +15,6 @@ use mlserve_core::budget::Reservation;
 use tokio::time::Instant;
 
 use crate::body::Pace;
-
-/// How long a reader may lag before its rows are copied: longer than a round trip on a local network, short against
-/// the life of a batch's memory.
-const LAG: Duration = Duration::from_millis(20);
 
 /// Nobody reads the stream any more: it was reset, its connection ended, or its reader was too slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +82,6 @@ pub(crate) struct Writer {
     stream: SendStream<Bytes>,
     waiting: VecDeque<Waiting>,
     len: usize,
-    /// Whether everything that waits is a copy of its own.
-    is_copied: bool,
     patience: Patience,
     /// Since something waits, and how much of it has been written since.
     pace: Option<(Pace, usize)>,
@@ -102,7 +96,7 @@ struct Waiting {
 impl Writer {
     /// A writer into `stream`.
     pub(crate) fn new(stream: SendStream<Bytes>, patience: Patience) -> Self {
-        Self { stream, waiting: VecDeque::new(), len: 0, is_copied: true, patience, pace: None }
+        Self { stream, waiting: VecDeque::new(), len: 0, patience, pace: None }
     }
 
     /// Whether nothing waits.
@@ -114,7 +108,6 @@ impl Writer {
     pub(crate) fn push(&mut self, pieces: impl IntoIterator<Item = Bytes>, reservation: Option<Reservation>) {
         for bytes in pieces.into_iter().filter(|bytes| !bytes.is_empty()) {
             self.len += bytes.len();
-            self.is_copied = false;
             self.waiting.push_back(Waiting { bytes, reservation: None });
         }
         if let Some(last) = self.waiting.back_mut() {
@@ -158,31 +151,19 @@ impl Writer {
             match tokio::time::timeout_at(wait_until, poll_fn(|cx| self.stream.poll_capacity(cx))).await {
                 Ok(Some(Ok(_))) => {}
                 Ok(Some(Err(_)) | None) => return Err(Gone),
-                Err(_) if self.is_copied => {
+                Err(_) => {
                     self.stream.send_reset(Reason::CANCEL);
                     return Err(Gone);
                 }
-                Err(_) => self.copy(),
             }
         }
     }
 
-    /// When to stop waiting for room: soon, to copy; later, to give up.
+    /// When to give up waiting for room.
     fn wait_until(&mut self) -> Instant {
         let Patience { timeout, least_rate } = self.patience;
         let (pace, written) = self.pace.get_or_insert_with(|| (Pace::with(timeout, least_rate), 0));
-        let stalled = Instant::now() + if self.is_copied { timeout } else { LAG.min(timeout) };
-        stalled.min(pace.too_slow_at(*written))
-    }
-
-    /// Copies what shares memory with others.
-    fn copy(&mut self) {
-        for waiting in &mut self.waiting {
-            if !waiting.bytes.is_unique() {
-                waiting.bytes = Bytes::copy_from_slice(&waiting.bytes);
-            }
-        }
-        self.is_copied = true;
+        (Instant::now() + timeout).min(pace.too_slow_at(*written))
     }
 
     /// Writes what waits; with nothing to write, ends only when the reader is gone.
@@ -209,5 +190,61 @@ impl Writer {
     /// Ends the stream without trailers. Everything must have been written.
     pub(crate) fn end(mut self) {
         let _ = self.stream.send_data(Bytes::new(), true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::{Request, Response};
+    use mlserve_core::budget::{Budget, LocalBudget};
+
+    use super::*;
+
+    const ANSWER_BYTES: usize = 1 << 20;
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// A stream whose reader has asked, and makes room for 64 KiB and no more.
+    async fn stream_to_an_idle_reader() -> SendStream<Bytes> {
+        let (near, far) = tokio::io::duplex(1 << 10);
+        tokio::spawn(async move {
+            let (mut sender, connection) = h2::client::handshake(far).await.expect("a connection");
+            let (answer, _) = sender.send_request(Request::new(()), true).expect("a stream");
+            let _unread = (tokio::spawn(answer), sender);
+            drop(connection.await);
+        });
+        let mut connection = h2::server::handshake(near).await.expect("a connection");
+        let (_, mut respond) = connection.accept().await.expect("a stream").expect("sound");
+        let stream = respond.send_response(Response::new(()), false).expect("open");
+        tokio::spawn(async move { while connection.accept().await.is_some() {} });
+        stream
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_reads_is_given_up_and_given_back() {
+        let stream = stream_to_an_idle_reader().await;
+        let budget = Budget::new(ANSWER_BYTES);
+        let reservation = LocalBudget::new(Arc::clone(&budget), 1).reserve(ANSWER_BYTES).expect("it fits");
+        let mut writer = Writer::new(stream, Patience { timeout: TIMEOUT, least_rate: 0 });
+        writer.push([Bytes::from(vec![1; ANSWER_BYTES])], Some(reservation));
+        let begun = Instant::now();
+        assert_eq!(writer.flush().await, Err(Gone));
+        assert!(begun.elapsed() >= TIMEOUT);
+        drop(writer);
+        assert_eq!(budget.drawn(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_stays_the_memory_it_was() {
+        let stream = stream_to_an_idle_reader().await;
+        let mut writer = Writer::new(stream, Patience { timeout: TIMEOUT, least_rate: 0 });
+        let output = Bytes::from(vec![1; ANSWER_BYTES]);
+        writer.push([output.clone()], None);
+        let lag = tokio::time::timeout(TIMEOUT / 2, writer.flush()).await;
+        assert!(lag.is_err(), "it waits for its reader");
+        let waiting = &writer.waiting[0].bytes;
+        assert!(waiting.len() < ANSWER_BYTES);
+        assert_eq!(waiting.as_ptr_range().end, output.as_ptr_range().end);
     }
 }

@@ -116,7 +116,7 @@ impl Model {
 
     /// When it was last asked something, or else loaded.
     fn last_used(&self) -> Option<Instant> {
-        self.serving().filter_map(|(_, version)| version.last_used()).chain(self.loaded).max()
+        self.serving().filter_map(|(_, version)| version.stats.last_used()).chain(self.loaded).max()
     }
 
     fn endpoint(&self) -> Endpoint {

@@ -49,7 +49,6 @@ impl Drain {
                     "requests are still in flight; the memory comes back with the last of them"
                 );
             }
-            version.retire();
         }
         mlserve_ort::release_memory();
     }

@@ -52,7 +52,7 @@ impl Job<'_> {
         let loaded = std::thread::scope(|scope| {
             let loading = std::thread::Builder::new().name("load".to_owned()).spawn_scoped(scope, || {
                 if self.in_background {
-                    //ORT resources::lower_priority();
+                    resources::lower_priority();
                 }
                 self.load(manager, runtime, warming)
             });
@@ -100,9 +100,9 @@ impl Job<'_> {
             backend: loaded.backend,
             instances: loaded.instances,
             warmup,
-            //STATS model_bytes: loaded.file_bytes,
-            //STATS load_duration: manager.clock().now().saturating_duration_since(begun),
-            //STATS earlier: self.earlier.map(|version| Arc::clone(&version.stats)),
+            model_bytes: loaded.file_bytes,
+            load_duration: manager.clock().now().saturating_duration_since(begun),
+            earlier: self.earlier.map(|version| Arc::clone(&version.stats)),
         };
         Version::new(new, manager.mailboxes(), manager.clock().clone())
     }

@@ -19,7 +19,7 @@ use super::catalog::Model;
 use super::load::LoadReport;
 use super::print::Print;
 use super::repository::{self, Found, Source};
-use super::{Models, Order, Overrides, upload};
+use super::{Models, Order, Overrides, public, upload};
 use crate::process::Process;
 use crate::status::Phase;
 
@@ -135,22 +135,28 @@ impl Manager {
             let (source, folder) = upload::store(name, &overrides.files)?;
             (source, Some(folder))
         };
-        let offer = self.offer(source).map_err(|reason| failed(&self.models.public(&reason)))?;
+        let offer = self.offer(source.clone()).map_err(|reason| failed(&public(&reason, &source)))?;
         let pin = self.is_pinned(name);
         self.models.change(|catalog| {
-            let model = match catalog.edit(name) {
-                Some(model) => model,
-                None => catalog.put(Model::new(offer.source.clone(), pin)),
-            };
-            (model.source, model.uploaded, model.config) = (offer.source.clone(), uploaded, overrides.config.clone());
+            if catalog.get(name).is_none() {
+                catalog.put(Model::new(source.clone(), pin));
+            }
         });
         let reports = self.load(&offer, Cause::Change);
         let reasons = reports.iter().filter_map(|report| {
-            let reason = report.result.as_ref().err()?;
-            Some(format!("version {} is at UNAVAILABLE state: {}", report.found.version, self.models.public(reason)))
+            let reason = public(report.result.as_ref().err()?, &source);
+            Some(format!("version {} is at UNAVAILABLE state: {reason}", report.found.version))
         });
         let reasons: Vec<String> = reasons.collect();
-        if reasons.is_empty() { Ok(()) } else { Err(failed(&reasons.join("; "))) }
+        if !reasons.is_empty() {
+            return Err(failed(&reasons.join("; ")));
+        }
+        // Only now: what serves on after a failed load is loaded from where it came from, should it be evicted.
+        self.models.change(|catalog| {
+            let Some(model) = catalog.edit(name) else { return };
+            (model.source, model.uploaded, model.config) = (source, uploaded, overrides.config.clone());
+        });
+        Ok(())
     }
 
     fn load_on_demand(&mut self, name: &str) {

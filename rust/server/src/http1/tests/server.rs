@@ -25,6 +25,7 @@ use crate::lifecycle::Models;
 use crate::listen::Socket;
 use crate::process::Process;
 use crate::status::{Phase, Status};
+use crate::trace::Tracing;
 
 /// Answers its inputs; can be held.
 #[derive(Debug, Default)]
@@ -87,6 +88,7 @@ impl TestServer {
         settings.limits.byte_budget = 1 << 30;
         change(&mut settings);
         let plan = Arc::new(ArcSwap::from_pointee(Plan::default()));
+        let tracer = Tracing::start(None, Clock::Monotonic).expect("nothing to start");
         let shared = Arc::new(Shared {
             plan: Arc::clone(&plan),
             clock: Clock::Monotonic,
@@ -95,6 +97,7 @@ impl TestServer {
             occupancy: Occupancy::new(1),
             refused: Box::new([Refused::default()]),
             demand: Arc::new(()),
+            tracer: Arc::clone(&tracer.tracer),
         });
         let (no_models, _) = Models::new(&settings, Arc::clone(&plan), Arc::default());
         let process = Arc::new(Process {
@@ -102,6 +105,7 @@ impl TestServer {
             bytes: Budget::new(settings.limits.byte_budget),
             clock: Clock::Monotonic,
             access_log: None,
+            tracer,
             shared: Arc::clone(&shared),
             plan,
             models: no_models,
@@ -169,7 +173,16 @@ fn models(echo: &Arc<Echo>, mailbox: &Arc<LoopMailbox>) -> Plan {
         };
         let backend = Arc::clone(echo) as Arc<dyn Backend>;
         let settings = ModelSettings { max_batch_rows: 32, ..ModelSettings::default() };
-        let new = NewVersion { spec, settings, backend, instances: 1, warmup: Vec::new() };
+        let new = NewVersion {
+            spec,
+            settings,
+            backend,
+            instances: 1,
+            warmup: Vec::new(),
+            model_bytes: 0,
+            load_duration: Duration::ZERO,
+            earlier: None,
+        };
         let version = Version::new(new, Arc::clone(&mailboxes), Clock::Monotonic);
         let slot = Slot::serving(version);
         (name.to_owned(), Endpoint::new(BTreeMap::from([(1, slot)])))

@@ -6,7 +6,7 @@
 use mlserve_core::plan::State;
 
 use super::{Cause, Manager, Offer};
-use crate::lifecycle::catalog::Model;
+use crate::lifecycle::catalog::{Entry, Model};
 use crate::lifecycle::print::Print;
 use crate::lifecycle::repository;
 
@@ -15,6 +15,23 @@ use crate::lifecycle::repository;
 pub(super) struct Look {
     own: Print,
     versions: Vec<(u64, Print)>,
+}
+
+impl Look {
+    /// Whether `model` is what was found, or was tried to be.
+    fn is_applied(&self, model: &Model) -> bool {
+        let entry = |number: u64| model.versions.get(&number);
+        let is_present = |&(number, print): &(u64, Print)| entry(number).is_some_and(|entry| entry.print == print);
+        let has_failed = |&(number, _): &(u64, Print)| {
+            entry(number).is_some_and(|entry| matches!(entry.slot.state, State::Failed(_)))
+        };
+        let is_offered = |number: u64| self.versions.iter().any(|&(offered, _)| offered == number);
+        let is_left = |(&number, entry): (&u64, &Entry)| !is_offered(number) && entry.slot.version.is_some();
+        // What should be gone stays while its successor fails.
+        model.print == self.own
+            && self.versions.iter().all(is_present)
+            && (self.versions.iter().any(has_failed) || !model.versions.iter().any(is_left))
+    }
 }
 
 impl Manager {
@@ -44,13 +61,7 @@ impl Manager {
     fn follow(&mut self, name: &str, offer: &Offer) {
         let versions = offer.versions.iter().map(|found| (found.version, found.print)).collect();
         let look = Look { own: offer.print, versions };
-        let is_applied = self.models.look(|catalog| {
-            catalog.get(name).is_some_and(|model| {
-                let applied = model.versions.iter().filter(|(_, entry)| entry.slot.state != State::Gone);
-                model.print == look.own
-                    && applied.map(|(&number, entry)| (number, entry.print)).eq(look.versions.iter().copied())
-            })
-        });
+        let is_applied = self.models.look(|catalog| catalog.get(name).is_some_and(|model| look.is_applied(model)));
         // A file that is still being copied differs from look to look.
         let is_settled = self.looked.insert(name.to_owned(), look.clone()).is_some_and(|before| before == look);
         if is_applied || !is_settled {

@@ -10,6 +10,7 @@ use super::{Cause, Manager, Offer};
 use crate::lifecycle::catalog::Entry;
 use crate::lifecycle::load::{Job, LoadReport, batching};
 use crate::lifecycle::print::Print;
+use crate::lifecycle::public;
 use crate::lifecycle::repository::Found;
 
 impl Manager {
@@ -63,7 +64,11 @@ impl Manager {
         place(State::Loading);
         let job =
             Job { found, settings: &offer.settings, earlier: serving.as_ref(), in_background: cause == Cause::Change };
-        let room = self.make_room(name, found.bytes);
+        let freed = models.look(|catalog| {
+            let entry = catalog.get(name)?.versions.get(&found.version)?;
+            entry.slot.version.is_some().then_some(entry.bytes)
+        });
+        let room = self.make_room(name, found.bytes.saturating_sub(freed.unwrap_or(0)));
         let result = room.and_then(|()| job.run(self, &mut || place(State::Warming)));
         let result = result.and_then(|version| if found.has_changed() { Err(changed()) } else { Ok(version) });
         let took = self.clock().now().saturating_duration_since(begun);
@@ -73,6 +78,7 @@ impl Manager {
             took,
         };
         log(&report, serving.is_some());
+        let result = result.map_err(|reason| public(&reason, &offer.source));
         let old = self.settle(name, found, result);
         (report, old)
     }
@@ -80,7 +86,6 @@ impl Manager {
     /// Puts the outcome of a load into the plan.
     fn settle(&self, name: &str, found: &Found, result: Result<Arc<Version>, String>) -> Option<Arc<Version>> {
         let now = self.clock().now();
-        let public = |reason: &str| self.models.public(reason);
         self.models.change(|catalog| {
             let model = catalog.edit(name)?;
             let present = model.versions.get_mut(&found.version)?;
@@ -94,11 +99,11 @@ impl Manager {
                 Err(reason) if present.slot.version.is_some() => {
                     // Not tried again before the files change anew.
                     present.print = found.print;
-                    present.failed_reload = Some(format!("failed to reload: {}", public(&reason)));
+                    present.failed_reload = Some(format!("failed to reload: {reason}"));
                     None
                 }
                 Err(reason) => {
-                    *present = Entry::not_serving(State::Failed(public(&reason)), found.print, found.bytes);
+                    *present = Entry::not_serving(State::Failed(reason), found.print, found.bytes);
                     None
                 }
             }
@@ -107,7 +112,8 @@ impl Manager {
 
     /// A model of which not even the versions are known.
     pub(super) fn fail(&mut self, name: &str, reason: &str) -> LoadReport {
-        let public = self.models.public(reason);
+        let source = self.models.look(|catalog| catalog.get(name).map(|model| model.source.clone()));
+        let public = source.map_or_else(|| reason.to_owned(), |source| public(reason, &source));
         let found = Found { name: name.to_owned(), version: 1, path: name.into(), bytes: 0, print: Print::default() };
         tracing::error!(model = name, reason, "model failed to load");
         self.models.change(|catalog| {
