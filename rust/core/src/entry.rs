@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::budget::Reservation;
+use crate::classify::Classes;
 use crate::error::{Error, Kind, Result};
 use crate::join::{Held, Join};
 use crate::request::{Answer, BatchPlace, Output, Protocol, Reply, Text};
@@ -35,6 +36,8 @@ pub struct Entry {
     pub inputs: SmallVec<[CheckedInput; 2]>,
     /// Indices of the wanted outputs; empty: all.
     pub outputs: SmallVec<[u16; 4]>,
+    /// Which of them are to be classified, if any.
+    pub classes: Option<Arc<[Classes]>>,
     /// Rows it adds to a batch.
     pub rows: usize,
     /// Only entries with equal keys share a run.

@@ -16,7 +16,7 @@ pub const CODE_HEADER: &str = "mlserve-code";
 pub enum Kind {
     /// The request is malformed: name, type, shape, bytes, JSON, or values that the model's operations refuse.
     InvalidArgument,
-    /// No such model or version.
+    /// No such model, version or shared memory region.
     NotFound,
     /// No such HTTP route or RPC.
     UnknownRoute,
@@ -141,7 +141,9 @@ impl Kind {
                 No,
                 "the request is malformed: a name, type, shape, byte count, JSON, or a value that the model refuses",
             ),
-            Kind::NotFound => row("not_found", 404, grpc::NOT_FOUND, Client, No, "no such model or version"),
+            Kind::NotFound => {
+                row("not_found", 404, grpc::NOT_FOUND, Client, No, "no such model, version or shared memory region")
+            }
             Kind::UnknownRoute => row("unknown_route", 404, grpc::UNIMPLEMENTED, Client, No, "no such route or RPC"),
             Kind::MethodNotAllowed => row(
                 "method_not_allowed",

@@ -73,7 +73,8 @@ impl Join {
 ///
 /// **Cost:** no copy; the parts are views. Joining copies the outputs once.
 pub fn cut(entry: Entry, spec: &ModelSpec, max_rows: usize) -> Vec<Entry> {
-    let Entry { inputs, outputs, rows, key, bytes: _, level, deadline, queue_deadline, delayed_from, ticket } = entry;
+    let Entry { inputs, outputs, classes, rows, key, bytes: _, level, deadline, queue_deadline, delayed_from, ticket } =
+        entry;
     let Ticket { waiter, id, protocol, arrived, home, reservation, expected, in_flight, trace } = ticket;
     let Waiter::Caller(reply) = waiter else { unreachable!("a part is never cut again: it has at most max_rows rows") };
     let count = rows.div_ceil(max_rows);
@@ -94,6 +95,7 @@ pub fn cut(entry: Entry, spec: &ModelSpec, max_rows: usize) -> Vec<Entry> {
                 bytes: inputs.iter().map(|input| input.data.len()).sum(),
                 inputs,
                 outputs: outputs.clone(),
+                classes: classes.clone(),
                 rows: end - start,
                 key,
                 level,

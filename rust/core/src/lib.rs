@@ -9,6 +9,7 @@ pub mod admit;
 pub mod backend;
 pub mod batch;
 pub mod budget;
+pub mod classify;
 pub mod clock;
 pub mod config;
 pub mod entry;

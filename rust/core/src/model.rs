@@ -13,6 +13,8 @@ pub struct TensorSpec {
     pub datatype: DataType,
     /// Dimensions as the graph gives them, the batch dimension included; -1 where any size fits.
     pub shape: Shape,
+    /// What its indices are called, in order; for the classification extension.
+    pub labels: Option<Arc<[Box<str>]>>,
 }
 
 /// Whether rows of different requests may share a run, and why not.

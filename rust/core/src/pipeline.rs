@@ -254,6 +254,7 @@ impl Pipeline {
         let entry = Entry {
             inputs: checked.inputs,
             outputs: checked.outputs,
+            classes: checked.classes,
             rows: checked.rows,
             key: checked.key,
             bytes: checked.bytes,

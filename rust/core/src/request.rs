@@ -119,6 +119,15 @@ impl Protocol {
     }
 }
 
+/// What few requests ask for. Boxed, so that the others pay a null check.
+#[derive(Debug, Default)]
+pub struct RequestOptions {
+    /// Wanted outputs that are answered as their highest values: the name, and how many at most.
+    pub classifications: Vec<(Text, usize)>,
+    /// The sequence that it belongs to, empty if there is none: what is to stay together when traffic is split.
+    pub routing_key: Text,
+}
+
 /// One inference request, decoded and not yet checked against a model.
 #[derive(Debug, Default)]
 pub struct Request {
@@ -146,6 +155,20 @@ pub struct Request {
     pub deadline: Option<Instant>,
     /// The bytes it holds of the process's budget, until its answer is written.
     pub reservation: Option<Reservation>,
+    /// What few requests ask for.
+    pub options: Option<Box<RequestOptions>>,
+}
+
+impl Request {
+    /// Its options, to be changed.
+    pub fn options_mut(&mut self) -> &mut RequestOptions {
+        self.options.get_or_insert_default()
+    }
+
+    /// The sequence that it belongs to; empty if there is none.
+    pub fn routing_key(&self) -> &str {
+        self.options.as_ref().map_or("", |options| &options.routing_key)
+    }
 }
 
 /// One output for one request.
@@ -153,6 +176,8 @@ pub struct Request {
 pub struct Output {
     /// Index in the model's outputs.
     pub index: usize,
+    /// Element type; not the model's where the output was classified.
+    pub datatype: DataType,
     /// Dimensions for this request's rows.
     pub shape: Shape,
     /// The bytes of its rows; the runtime's own memory where the request ran alone.

@@ -150,8 +150,8 @@ fn scatter(
     let mut offset = 0;
     for entry in batch {
         let result = match scattered {
-            Ok(scattered) => Ok(Rows {
-                outputs: scattered.rows_of(&entry, offset),
+            Ok(scattered) => scattered.rows_of(&entry, offset).map(|outputs| Rows {
+                outputs,
                 place: BatchPlace { batch: number, rows, offset },
                 rows: entry.rows,
             }),

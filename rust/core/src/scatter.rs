@@ -9,6 +9,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::backend::OutputTensor;
+use crate::classify::classify;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::join::row_bounds;
@@ -22,6 +23,7 @@ const SLICED_BYTES: usize = 4 << 10;
 /// The outputs of one run, with what is needed to cut them by rows.
 #[derive(Debug)]
 pub struct Scattered<'a> {
+    spec: &'a ModelSpec,
     outputs: Vec<Cuttable<'a>>,
 }
 
@@ -48,30 +50,44 @@ impl<'a> Scattered<'a> {
         indices: &[usize],
         rows: usize,
         requests: usize,
-        spec: &ModelSpec,
+        spec: &'a ModelSpec,
     ) -> Result<Self> {
         let outputs = tensors.iter().zip(indices).map(|(tensor, &index)| {
             let rows = if requests == 1 { None } else { Some(row_bytes(tensor, index, rows, spec)?) };
             Ok(Cuttable { index, tensor, rows })
         });
-        Ok(Self { outputs: outputs.collect::<Result<_>>()? })
+        Ok(Self { outputs: outputs.collect::<Result<_>>()?, spec })
     }
 
     /// The outputs that `entry` wants, for its rows, which begin at row `offset`.
-    pub fn rows_of(&self, entry: &Entry, offset: usize) -> SmallVec<[Output; 2]> {
+    ///
+    /// **Errors:** an output that is to be classified has too many elements.
+    pub fn rows_of(&self, entry: &Entry, offset: usize) -> Result<SmallVec<[Output; 2]>> {
         if entry.outputs.is_empty() {
-            return self.outputs.iter().map(|output| output.cut(offset, entry.rows)).collect();
+            return self.outputs.iter().map(|output| self.cut(output, entry, offset)).collect();
         }
         let wanted = entry
             .outputs
             .iter()
             .filter_map(|&index| self.outputs.iter().find(|output| output.index == usize::from(index)));
-        wanted.map(|output| output.cut(offset, entry.rows)).collect()
+        wanted.map(|output| self.cut(output, entry, offset)).collect()
+    }
+
+    fn cut(&self, output: &Cuttable<'_>, entry: &Entry, offset: usize) -> Result<Output> {
+        let slice = output.slice(offset, entry.rows);
+        let mut classes = entry.classes.as_deref().unwrap_or_default().iter();
+        match classes.find(|classes| usize::from(classes.output) == output.index) {
+            None => Ok(output.detached(slice)),
+            Some(classes) => {
+                classify(&slice, &self.spec.outputs[output.index], classes.most, self.spec.batching.has_rows())
+            }
+        }
     }
 }
 
 impl Cuttable<'_> {
-    fn cut(&self, offset: usize, rows: usize) -> Output {
+    /// The rows as a slice of the batch's output.
+    fn slice(&self, offset: usize, rows: usize) -> Output {
         let mut shape = self.tensor.shape.clone();
         let data = match &self.rows {
             None => self.tensor.data.clone(),
@@ -81,14 +97,18 @@ impl Cuttable<'_> {
                     RowBytes::Every(bytes) => (offset * bytes, (offset + rows) * bytes),
                     RowBytes::Bounds(bounds) => (bounds[offset], bounds[offset + rows]),
                 };
-                if end - start > SLICED_BYTES {
-                    Bytes::copy_from_slice(&self.tensor.data[start..end])
-                } else {
-                    self.tensor.data.slice(start..end)
-                }
+                self.tensor.data.slice(start..end)
             }
         };
-        Output { index: self.index, shape, data }
+        Output { index: self.index, datatype: self.tensor.datatype, shape, data }
+    }
+
+    /// The same, so that it does not keep a batch alive that others had their part of.
+    fn detached(&self, mut output: Output) -> Output {
+        if self.rows.is_some() && output.data.len() > SLICED_BYTES {
+            output.data = Bytes::copy_from_slice(&output.data);
+        }
+        output
     }
 }
 

@@ -4,10 +4,12 @@
 //! bytes as type and shape say. Texts equal Triton's where its clients match on them.
 
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use rapidhash::fast::RapidHasher;
 use smallvec::SmallVec;
 
+use crate::classify::{self, Classes};
 use crate::error::{Error, Result, quoted};
 use crate::model::{ModelSpec, TensorSpec};
 use crate::request::{Input, Request, Text};
@@ -29,6 +31,8 @@ pub struct Checked {
     pub inputs: SmallVec<[CheckedInput; 2]>,
     /// Indices of the wanted outputs, in the caller's order; empty: all.
     pub outputs: SmallVec<[u16; 4]>,
+    /// Which of them are to be classified, if any.
+    pub classes: Option<Arc<[Classes]>>,
     /// Rows it counts for: the first dimension, or 1 where the model has none that counts rows.
     pub rows: usize,
     /// Requests with equal keys may share a run.
@@ -74,7 +78,10 @@ pub fn validate(request: &mut Request, spec: &ModelSpec, limits: TensorLimits) -
         inputs.push(CheckedInput { shape: std::mem::take(&mut input.shape), data: std::mem::take(&mut input.data) });
     }
     let rows = common_rows(&inputs, spec, &request.id)?;
-    Ok(Checked { key: shape_key(&inputs, spec), outputs: wanted_outputs(request, spec)?, inputs, rows, bytes })
+    let outputs = wanted_outputs(request, spec)?;
+    let classes =
+        request.options.as_ref().map(|options| classes(&options.classifications, spec)).transpose()?.flatten();
+    Ok(Checked { key: shape_key(&inputs, spec), outputs, classes, inputs, rows, bytes })
 }
 
 fn check_input(
@@ -229,6 +236,20 @@ fn wanted_outputs(request: &Request, spec: &ModelSpec) -> Result<SmallVec<[u16; 
         }
     }
     Ok(wanted)
+}
+
+/// The outputs to be classified, by index; those of other names have been refused as outputs.
+fn classes(asked: &[(Text, usize)], spec: &ModelSpec) -> Result<Option<Arc<[Classes]>>> {
+    let mut classes: Vec<Classes> = Vec::new();
+    for (name, most) in asked {
+        let Some((index, output)) = spec.output(name) else { continue };
+        classify::check(output)?;
+        // Asked for twice: the first counts, as with Triton.
+        if !classes.iter().any(|earlier| usize::from(earlier.output) == index) {
+            classes.push(Classes { output: index as u16, most: *most });
+        }
+    }
+    Ok((!classes.is_empty()).then(|| classes.into()))
 }
 
 #[cold]

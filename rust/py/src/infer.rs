@@ -79,7 +79,7 @@ fn owned(answer: &Answer<'_>) -> Owned {
     let spec = &answer.version.spec;
     let output = |output: &mlserve_core::request::Output| {
         let tensor = &spec.outputs[output.index];
-        (tensor.name.clone(), tensor.datatype.name(), output.shape.to_vec(), output.data.clone())
+        (tensor.name.clone(), output.datatype.name(), output.shape.to_vec(), output.data.clone())
     };
     Owned {
         model: spec.name.to_string(),

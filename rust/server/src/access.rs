@@ -26,6 +26,8 @@ pub struct AccessLine {
     pub request_id: Text,
     /// The caller's `traceparent`.
     pub traceparent: Text,
+    /// The sequence that the request belongs to; empty if there is none.
+    pub sequence_id: Text,
     /// A code of the error table, or `ok`.
     pub code: &'static str,
     /// From arrival to the answer being handed to the socket.
@@ -92,6 +94,7 @@ fn write_line(output: &mut impl Write, line: &AccessLine) -> std::io::Result<()>
         "version": line.version,
         "request_id": &*line.request_id,
         "traceparent": &*line.traceparent,
+        "sequence_id": &*line.sequence_id,
         "code": line.code,
         "duration_s": line.duration.as_secs_f64(),
         "bytes_in": line.bytes_in,
@@ -127,6 +130,7 @@ mod tests {
             version: 1,
             request_id: Text::default(),
             traceparent: Text::default(),
+            sequence_id: Text::default(),
             code: "ok",
             duration: Duration::from_micros(20),
             bytes_in: 40,

@@ -17,6 +17,7 @@ use mlserve_core::error::{Error, Kind, Result, quoted};
 use mlserve_core::request::{Protocol, Request};
 use tokio::task::spawn_local;
 
+use self::decode::Decoded;
 use self::frame::{Encoded, PREFIX_BYTES, Pieces};
 use self::reply::{InferReply, Responder, off_loop};
 use self::service::{Slow, Unary};
@@ -26,6 +27,7 @@ use crate::event_loop::LoopContext;
 use crate::http2::{Connected, rest};
 use crate::inflate::Encoding;
 use crate::metadata::{Content, Metadata};
+use crate::shared_memory::{Destinations, SharedTensors, attach};
 
 mod contents;
 mod decode;
@@ -230,7 +232,7 @@ impl Call {
         match self.rpc {
             Rpc::Infer => {
                 let decoded = decode::decode(pieces, &self.context.process().settings.limits, &mut reservation);
-                self.submit(decoded.map_err(|refused| refused.error), reservation);
+                self.decoded(decoded.map_err(|refused| refused.error), reservation);
             }
             Rpc::Unary(rpc) => match service::awaited(&self.context, rpc, pieces) {
                 None => self.answer(rpc, pieces, reservation),
@@ -257,7 +259,7 @@ impl Call {
             Ok((pieces, decoded, reservation))
         });
         match work.await {
-            Ok(Ok((_, Some(request), reservation))) => self.submit(Ok(request), reservation),
+            Ok(Ok((_, Some(decoded), reservation))) => self.decoded(Ok(decoded), reservation),
             Ok(Ok((pieces, None, reservation))) => self.serve(&pieces, reservation),
             Ok(Err(error)) => self.refuse(&error),
             // A panic there is a bug; the caller gets an answer all the same.
@@ -294,19 +296,37 @@ impl Call {
         }
     }
 
-    fn submit(mut self, decoded: Result<Request>, reservation: Reservation) {
-        match decoded {
-            Ok(mut request) => {
-                request.arrived = self.arrived;
-                request.deadline = self.deadline;
-                request.reservation = Some(reservation);
-                if let Some(trail) = &mut self.responder.trail {
-                    trail.asked(&request.model_name, &request.id);
-                }
-                self.context.submit(request, Box::new(InferReply(self.responder)));
+    /// Submits the request, if all of it is in the message.
+    fn decoded(mut self, decoded: Result<Decoded>, reservation: Reservation) {
+        let Decoded { mut request, shared } = match decoded {
+            Ok(decoded) => decoded,
+            Err(error) => return self.refuse(&error),
+        };
+        request.arrived = self.arrived;
+        request.deadline = self.deadline;
+        request.reservation = Some(reservation);
+        if let Some(trail) = &mut self.responder.trail {
+            trail.asked(&request);
+        }
+        match shared {
+            None => self.submit(request, None),
+            Some(shared) => {
+                request.arrived = self.arrived.or_else(|| Some(self.context.now()));
+                drop(spawn_local(self.attach(request, shared)));
             }
+        }
+    }
+
+    /// Submits the request with what lies in shared memory.
+    async fn attach(self, request: Request, shared: Box<SharedTensors>) {
+        match attach(self.context.process(), shared, request).await {
+            Ok((request, destinations)) => self.submit(request, destinations),
             Err(error) => self.refuse(&error),
         }
+    }
+
+    fn submit(self, request: Request, destinations: Option<Box<Destinations>>) {
+        self.context.submit(request, Box::new(InferReply { responder: self.responder, destinations }));
     }
 
     fn refuse(self, error: &Error) {

@@ -1,7 +1,8 @@
 //! Stage 2 for HTTP: from a request's head and body to an answer, whatever HTTP version carried them.
 //!
-//! Joins: [`route`] finds the handler, [`infer`] decodes into one `Request` and submits it, [`health`] and [`metadata`]
-//! answer from the plan. Must not know sockets or connections; those are `http1` and `http2`.
+//! Joins: [`route`] finds the handler; [`infer`] (tensors) and [`plain`] (values, whose tensors follow from the model)
+//! decode into one `Request` and submit it; [`health`], [`metadata`], [`models`] and [`openapi`] answer from the plan.
+//! Must not know sockets or connections; those are `http1` and `http2`.
 
 use std::time::Instant;
 
@@ -19,19 +20,34 @@ mod decode;
 mod draft;
 mod encode;
 mod extensions;
+mod find;
+#[cfg(test)]
+mod fixture;
+mod generate;
 mod headers;
 mod health;
 mod infer;
 mod json;
 mod metadata;
+mod models;
 mod negotiate;
+mod nest;
+mod nested;
 mod numbers;
+mod openapi;
+mod page;
 mod parameters;
+mod plain;
+mod predict;
 mod raw;
 mod reply;
 mod route;
+mod rows;
 mod split;
 mod status;
+mod v1;
+mod values;
+mod wanted;
 mod write;
 
 pub(crate) use metadata::model_json;

@@ -11,6 +11,8 @@ use mlserve_core::plan::Plan;
 
 use crate::access::AccessLog;
 use crate::lifecycle::Models;
+use crate::model_config::Configs;
+use crate::shared_memory::Regions;
 use crate::status::Status;
 use crate::trace::Tracing;
 
@@ -25,12 +27,16 @@ pub struct Process {
     pub plan: Arc<ArcSwap<Plan>>,
     /// Who loads and unloads.
     pub(crate) models: Models,
+    /// The model configurations that versions were loaded with.
+    pub(crate) configs: Configs,
     /// Where the server is in its life.
     pub status: Status,
     /// Bytes of requests and answers.
     pub bytes: Arc<Budget>,
     /// What the pipelines of all loops share.
     pub shared: Arc<Shared>,
+    /// What clients registered of this machine's shared memory.
+    pub shared_memory: Regions,
     /// The access log, if there is one.
     pub access_log: Option<AccessLog>,
     /// What is traced.

@@ -35,7 +35,6 @@ pub(crate) fn resident_bytes() -> usize {
 ///
 /// On Linux a thread has a priority of its own, which threads that it makes inherit. ONNX Runtime's do not
 /// ([`mlserve_ort::Runtime::load`], to be called before).
-#[cfg_attr(not(test), expect(dead_code, reason = "for the thread that loads models"))]
 pub(crate) fn lower_priority() {
     // Of no process: of the caller, which to Linux is the thread.
     if let Err(error) = rustix::process::setpriority_process(None, LOWEST_PRIORITY) {

@@ -29,7 +29,9 @@ use crate::lifecycle::announce::announce;
 use crate::lifecycle::manager::Manager;
 use crate::lifecycle::{LoadReport, Models, Order, Startup};
 use crate::listen::{self, Acceptor};
+use crate::model_config::Configs;
 use crate::process::Process;
+use crate::shared_memory::Regions;
 use crate::status::{Phase, Status};
 use crate::trace::Tracing;
 use crate::{housekeeping, metrics, resources, telemetry};
@@ -251,12 +253,14 @@ fn process(settings: Settings, clock: Clock, plan: Arc<ArcSwap<Plan>>, models: M
     Ok(Process {
         status: Status::new(settings.server.strict_readiness),
         bytes: Budget::shared_by(settings.limits.byte_budget, loops),
+        shared_memory: Regions::new(settings.server.allow_client_shm),
         access_log: access_log.map_err(|error| format!("the access log could not be started: {error}"))?,
         shared: Arc::new(shared),
         tracer,
         plan,
         models,
         clock,
+        configs: Configs::default(),
         settings,
     })
 }

@@ -1,7 +1,7 @@
-//! The generated pages of docs/reference: settings, errors, metrics.
+//! The generated pages of docs/reference: settings, errors, metrics, model configuration.
 //!
-//! They are rendered from the schema of the settings, the error table and the list of metrics, and compared with the
-//! committed files. `make reference` (`UPDATE_REFERENCE=1`) writes them.
+//! They are rendered from the schema of the settings, the error table, the list of metrics and the rules for fields, and
+//! compared with the committed files. `make reference` (`UPDATE_REFERENCE=1`) writes them.
 
 use std::fmt::Write;
 use std::fs;
@@ -9,6 +9,7 @@ use std::path::Path;
 
 use mlserve_core::error::{Fault, Kind, Retry};
 use mlserve_server::metrics::{FAMILIES, Type};
+use mlserve_server::model_config::rules::{FIELDS, OTHER_PARAMETERS, PARAMETERS, Rule, Verdict, When};
 use mlserve_server::settings::{self, Key, Sources, table_keys};
 use serde_json::Value;
 
@@ -104,6 +105,46 @@ fn metrics_page_is_the_list_of_families() {
         line(&mut page, &format!("| `{}` | {kind} | {} |", family.name, family.help));
     }
     compare("metrics.md", &page);
+}
+
+#[test]
+fn model_config_page_is_the_table_of_rules() {
+    let mut page = head("Model configuration", "rust/server/src/model_config/rules.rs");
+    page += "A model's folder may have a `config.pbtxt`: Triton's `ModelConfig` in the text format of protobuf. Without it \
+             the graph and the [settings](settings.md) say everything. A setting in `mlserve.toml` or on the command line \
+             wins over the file. Loading by API takes the same message as JSON, in the parameter `config`.\n\n\
+             Each field is supported, ignored with a warning in the log where that changes no answer, or refused: then the \
+             model is not loaded, and the error names the field. A value that asks for nothing, such as `decoupled: \
+             false`, is always taken. What is said of a field goes for the fields below it too, unless they have a row of \
+             their own.\n\n\
+             `ModelConfig` over gRPC, and `GET /v2/models/NAME/config`, answer with what is in force.\n\n";
+    page += "| field | | |\n|---|---|---|\n";
+    FIELDS.iter().for_each(|rule| line(&mut page, &rule_row(rule)));
+    page +=
+        "\n## `parameters`\n\nThe keys are those of Triton's backend for ONNX Runtime.\n\n| key | | |\n|---|---|---|\n";
+    PARAMETERS.iter().for_each(|rule| line(&mut page, &rule_row(rule)));
+    let (name, verdict, says) = (OTHER_PARAMETERS.field, OTHER_PARAMETERS.verdict, sentence(OTHER_PARAMETERS.says));
+    line(&mut page, &format!("| {name} | {verdict} | {says} |"));
+    compare("model-config.md", &page);
+}
+
+fn rule_row(rule: &Rule) -> String {
+    let verdict = match (rule.verdict, rule.when) {
+        (Verdict::Supported, _) | (_, When::Asks | When::Given) => rule.verdict.to_string(),
+        (verdict, When::Other(values)) => {
+            let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
+            format!("{}: supported; others: {verdict}", values.join(", "))
+        }
+    };
+    format!("| `{}` | {verdict} | {} |", rule.field, sentence(rule.says))
+}
+
+/// Reasons are written to end an error's text.
+fn sentence(says: &str) -> String {
+    let mut letters = says.chars();
+    let first = letters.next().filter(|_| !says.starts_with('`')).map(|first| first.to_ascii_uppercase());
+    let text = first.map_or_else(|| says.to_owned(), |first| format!("{first}{}", letters.as_str()));
+    cell(&format!("{}.", text.trim_end_matches('.')))
 }
 
 fn head(title: &str, source: &str) -> String {

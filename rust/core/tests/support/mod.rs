@@ -194,6 +194,7 @@ impl Bench {
             name: name.to_owned(),
             datatype: DataType::Fp32,
             shape: [-1, -1].as_slice().into(),
+            labels: None,
         };
         let spec = ModelSpec {
             name: "m".into(),

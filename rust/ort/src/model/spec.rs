@@ -115,11 +115,11 @@ fn tensor_port(info: &ValueInfo, tensor: &TensorType, role: &str) -> Result<Port
     };
     let symbols = shape.dim.iter().map(|dimension| symbol(&dimension.size)).collect();
     let shape = shape.dim.iter().map(|dimension| size(&dimension.size)).collect();
-    Ok(Port { spec: TensorSpec { name: info.name.clone(), datatype, shape }, symbols, is_known: true })
+    Ok(Port { spec: TensorSpec { name: info.name.clone(), datatype, shape, labels: None }, symbols, is_known: true })
 }
 
 /// A port whose type and rank a run has to tell.
 fn unknown(info: &ValueInfo) -> Port {
-    let spec = TensorSpec { name: info.name.clone(), datatype: DataType::Fp32, shape: Shape::new() };
+    let spec = TensorSpec { name: info.name.clone(), datatype: DataType::Fp32, shape: Shape::new(), labels: None };
     Port { spec, symbols: Vec::new(), is_known: false }
 }

@@ -7,17 +7,15 @@
 use bytes::Bytes;
 use mlserve_core::budget::Reservation;
 use mlserve_core::config::LimitSettings;
-use mlserve_core::error::{Error, Kind, Result, quoted};
-use mlserve_core::request::{Input, MAX_PARAMETERS, Parameter, Request, Text, too_many_parameters};
+use mlserve_core::error::{Error, Result, quoted};
+use mlserve_core::request::{Input, Request, Text};
 use mlserve_core::tensor::{DataType, Shape, TensorBytes, element_count};
 use smallvec::SmallVec;
 
 use super::contents::Contents;
-use super::parameters;
+use super::parameters::{self, Parameters};
 use super::reader::{Reader, Wire, wrong_wire};
-
-/// Parameters as they were sent: in order, a repeated name replaced. `None`: a parameter with no value.
-pub(super) type Parameters = Vec<(Text, Option<Parameter>)>;
+use crate::shared_memory::{Place, SharedTensors};
 
 /// A request as its fields arrive, which may be in any order.
 #[derive(Default)]
@@ -28,6 +26,9 @@ struct Draft {
     parameters: Parameters,
     inputs: SmallVec<[DraftInput; 2]>,
     outputs: SmallVec<[Text; 2]>,
+    /// `None`: all tensors are in the message.
+    shared: Option<Box<SharedTensors>>,
+    classifications: Vec<(Text, usize)>,
     raw: SmallVec<[TensorBytes; 2]>,
 }
 
@@ -40,7 +41,18 @@ struct DraftInput {
     shape: Shape,
     rank: usize,
     parameters: Parameters,
+    /// Where in shared memory it lies, if it does.
+    place: Option<Place>,
     contents: Option<Contents>,
+}
+
+/// A request as it was sent.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    /// All but what lies in shared memory.
+    pub(super) request: Request,
+    /// What lies there, or is to.
+    pub(super) shared: Option<Box<SharedTensors>>,
 }
 
 /// Why a request was not decoded, and the id that it had, as far as that was read: a stream's error names it.
@@ -60,7 +72,7 @@ pub(super) fn decode(
     pieces: &[Bytes],
     limits: &LimitSettings,
     reservation: &mut Reservation,
-) -> Result<Request, Refused> {
+) -> Result<Decoded, Refused> {
     let mut draft = Draft::default();
     let mut request = Request::default();
     let decoded = draft.read(pieces, limits, reservation).and_then(|()| draft.fill(&mut request));
@@ -68,7 +80,7 @@ pub(super) fn decode(
         Ok(()) => {
             request.model_name = draft.model_name;
             request.id = draft.id;
-            Ok(request)
+            Ok(Decoded { request, shared: draft.shared })
         }
         Err(error) => Err(Refused { error, id: draft.id }),
     }
@@ -95,7 +107,7 @@ impl Draft {
             1 => self.model_name = reader.text(wire, "model_name")?,
             2 => self.model_version = reader.text(wire, "model_version")?,
             3 => self.id = reader.text(wire, "id")?,
-            4 => parameter(reader, wire, &mut self.parameters)?,
+            4 => parameters::read(reader, wire, &mut self.parameters)?,
             5 => {
                 let outside = reader.length(wire, "inputs").map(|length| reader.enter(length))?;
                 let input = DraftInput::read(reader, limits, reservation)?;
@@ -104,7 +116,7 @@ impl Draft {
             }
             6 => {
                 let outside = reader.length(wire, "outputs").map(|length| reader.enter(length))?;
-                let output = requested_output(reader)?;
+                let output = self.requested_output(reader)?;
                 reader.leave(outside);
                 push_limited(&mut self.outputs, output, limits.max_tensors, "outputs")?;
             }
@@ -117,6 +129,27 @@ impl Draft {
         Ok(())
     }
 
+    fn requested_output(&mut self, reader: &mut Reader<'_>) -> Result<Text> {
+        let mut name = Text::default();
+        let mut parameters = Parameters::new();
+        while let Some((field, wire)) = reader.key()? {
+            match field {
+                1 => name = reader.text(wire, "the name of an output")?,
+                2 => parameters::read(reader, wire, &mut parameters)?,
+                _ => reader.skip(field, wire)?,
+            }
+        }
+        if !parameters.is_empty() {
+            if let Some(most) = parameters::classification(&parameters)? {
+                self.classifications.push((name.clone(), most));
+            }
+            if let Some(place) = parameters::place(&parameters, &name)? {
+                self.shared.get_or_insert_default().outputs.push((name.clone(), place));
+            }
+        }
+        Ok(name)
+    }
+
     /// Fills in all but the names, which the caller needs for errors.
     fn fill(&mut self, request: &mut Request) -> Result<()> {
         request.model_version = model_version(&self.model_version)?;
@@ -124,13 +157,26 @@ impl Draft {
         if !self.parameters.is_empty() {
             parameters::apply(std::mem::take(&mut self.parameters), request)?;
         }
-        if self.raw.len() > self.inputs.len() {
-            return Err(too_many_raw(self.raw.len(), self.inputs.len(), &self.model_name));
+        if !self.classifications.is_empty() {
+            request.options_mut().classifications = std::mem::take(&mut self.classifications);
+        }
+        let in_message = self.inputs.iter().filter(|input| input.place.is_none()).count();
+        if self.raw.len() > in_message {
+            return Err(too_many_raw(self.raw.len(), in_message, &self.model_name));
         }
         let is_raw = !self.raw.is_empty();
         let mut raw = self.raw.drain(..);
-        for input in self.inputs.drain(..) {
-            request.inputs.push(input.finish(is_raw, raw.next(), &self.model_name)?);
+        for mut input in self.inputs.drain(..) {
+            let input = match input.place.take() {
+                // Raw contents are those of the other inputs.
+                Some(place) => {
+                    let index = request.inputs.len();
+                    self.shared.get_or_insert_default().inputs.push((index, place));
+                    input.finish_shared(&self.model_name)?
+                }
+                None => input.finish(is_raw, raw.next(), &self.model_name)?,
+            };
+            request.inputs.push(input);
         }
         Ok(())
     }
@@ -144,7 +190,7 @@ impl DraftInput {
                 1 => input.name = reader.text(wire, "the name of an input")?,
                 2 => input.read_datatype(reader, wire)?,
                 3 => input.read_shape(reader, wire, limits.max_rank)?,
-                4 => parameter(reader, wire, &mut input.parameters)?,
+                4 => parameters::read(reader, wire, &mut input.parameters)?,
                 5 => {
                     let outside = reader.length(wire, "contents").map(|length| reader.enter(length))?;
                     let contents = input.contents.get_or_insert_default();
@@ -157,7 +203,9 @@ impl DraftInput {
         if input.rank > limits.max_rank {
             return Err(rank_too_large(&input, limits.max_rank));
         }
-        refuse_shared_memory(&input.parameters, &input.name)?;
+        if !input.parameters.is_empty() {
+            input.place = parameters::place(&input.parameters, &input.name)?;
+        }
         Ok(input)
     }
 
@@ -215,68 +263,15 @@ impl DraftInput {
         };
         Ok(Input { name: self.name, datatype, shape: self.shape, data })
     }
-}
 
-fn requested_output(reader: &mut Reader<'_>) -> Result<Text> {
-    let mut name = Text::default();
-    let mut parameters = Parameters::new();
-    while let Some((field, wire)) = reader.key()? {
-        match field {
-            1 => name = reader.text(wire, "the name of an output")?,
-            2 => parameter(reader, wire, &mut parameters)?,
-            _ => reader.skip(field, wire)?,
+    /// Without its bytes, which are read from shared memory later.
+    fn finish_shared(self, model: &str) -> Result<Input> {
+        let Some(datatype) = self.datatype else { return Err(unknown_datatype(&self)) };
+        if self.contents.is_some_and(|contents| !contents.is_empty()) {
+            return Err(shared_and_typed(&self.name, model));
         }
+        Ok(Input { name: self.name, datatype, shape: self.shape, data: TensorBytes::new() })
     }
-    refuse_shared_memory(&parameters, &name)?;
-    if parameters.iter().any(|(key, _)| &**key == "classification") {
-        return Err(not_offered(&name, "classification"));
-    }
-    Ok(name)
-}
-
-/// Reads an entry of a `map<string, InferParameter>`.
-fn parameter(reader: &mut Reader<'_>, wire: Wire, parameters: &mut Parameters) -> Result<()> {
-    let outside = reader.length(wire, "parameters").map(|length| reader.enter(length))?;
-    let (mut key, mut value) = (Text::default(), None);
-    while let Some((field, wire)) = reader.key()? {
-        match field {
-            1 => key = reader.text(wire, "the name of a parameter")?,
-            2 => {
-                let outside = reader.length(wire, "the value of a parameter").map(|length| reader.enter(length))?;
-                parameter_value(reader, &mut value)?;
-                reader.leave(outside);
-            }
-            _ => reader.skip(field, wire)?,
-        }
-    }
-    reader.leave(outside);
-    if let Some(present) = parameters.iter_mut().find(|(present, _)| *present == key) {
-        present.1 = value;
-        return Ok(());
-    }
-    if parameters.len() == MAX_PARAMETERS {
-        return Err(too_many_parameters());
-    }
-    parameters.push((key, value));
-    Ok(())
-}
-
-fn parameter_value(reader: &mut Reader<'_>, value: &mut Option<Parameter>) -> Result<()> {
-    while let Some((field, wire)) = reader.key()? {
-        *value = Some(match (field, wire) {
-            (1, Wire::Varint) => Parameter::Bool(reader.varint()? != 0),
-            (2, Wire::Varint) => Parameter::Int64(reader.varint()? as i64),
-            (3, Wire::Length) => Parameter::Text(reader.text(wire, "the value of a parameter")?),
-            (4, Wire::Fixed64) => Parameter::Double(f64::from_le_bytes(reader.fixed64()?)),
-            (5, Wire::Varint) => Parameter::Uint64(reader.varint()?),
-            (1..=5, _) => return Err(wrong_wire("the value of a parameter")),
-            _ => {
-                reader.skip(field, wire)?;
-                continue;
-            }
-        });
-    }
-    Ok(())
 }
 
 /// The number that a version string means; empty: the server chooses.
@@ -309,21 +304,6 @@ where
     }
     list.push(item);
     Ok(())
-}
-
-fn refuse_shared_memory(parameters: &Parameters, tensor: &str) -> Result<()> {
-    if parameters.iter().any(|(key, _)| key.starts_with("shared_memory_")) {
-        return Err(not_offered(tensor, "shared memory"));
-    }
-    Ok(())
-}
-
-#[cold]
-fn not_offered(tensor: &str, what: &str) -> Error {
-    Error::new(
-        Kind::NotOffered,
-        format!("{what} is not offered by this server; tensor '{}' asks for it", quoted(tensor)),
-    )
 }
 
 #[cold]
@@ -362,6 +342,15 @@ fn wrong_list(input: &str, model: &str, list: DataType, datatype: DataType) -> E
 fn raw_and_typed(input: &str, model: &str) -> Error {
     Error::invalid(format!(
         "contents field must not be specified when using raw_input_contents for '{}' for model '{}'",
+        quoted(input),
+        quoted(model)
+    ))
+}
+
+#[cold]
+fn shared_and_typed(input: &str, model: &str) -> Error {
+    Error::invalid(format!(
+        "unexpected 'content' provided when using shared memory for input tensor '{}' for model '{}'",
         quoted(input),
         quoted(model)
     ))

@@ -152,14 +152,14 @@ impl<'a> Sizes<'a> {
 impl OutputSize {
     fn of(output: &Output, version: &Version) -> Self {
         let shape = output.shape.iter().map(|&dimension| varint_size(dimension as u64)).sum();
-        let (name, datatype) = name_and_type(output, version);
+        let (name, datatype) = (name(output, version), output.datatype.name());
         let list = if output.shape.is_empty() { 0 } else { 1 + prefixed(shape) };
         Self { shape, message: string_size(name) + string_size(datatype) + list }
     }
 }
 
-fn name_and_type<'a>(output: &Output, version: &'a Version) -> (&'a str, &'static str) {
-    version.spec.outputs.get(output.index).map_or(("", ""), |spec| (&*spec.name, spec.datatype.name()))
+fn name<'a>(output: &Output, version: &'a Version) -> &'a str {
+    version.spec.outputs.get(output.index).map_or("", |spec| &*spec.name)
 }
 
 /// Everything before the raw contents.
@@ -177,7 +177,7 @@ fn put_head(buffer: &mut Vec<u8>, answer: &Answer<'_>, sizes: &Sizes<'_>, extras
         }
     }
     for (output, size) in answer.outputs.iter().zip(&sizes.outputs) {
-        let (name, datatype) = name_and_type(output, answer.version);
+        let (name, datatype) = (name(output, answer.version), output.datatype.name());
         put_length(buffer, 0x2a, size.message);
         put_string(buffer, 0x0a, name);
         put_string(buffer, 0x12, datatype);

@@ -21,6 +21,7 @@ use tokio::net::UnixStream;
 use crate::event_loop::{self, LoopHandle, LoopMailbox, LoopSeed};
 use crate::lifecycle::Models;
 use crate::listen::Socket;
+use crate::model_config::Configs;
 use crate::process::Process;
 use crate::status::{Phase, Status};
 use crate::trace::Tracing;
@@ -58,6 +59,7 @@ pub(crate) fn version(width: i64, mailboxes: Arc<[Arc<dyn Mailbox>]>) -> Arc<Ver
         name: name.to_owned(),
         datatype: DataType::Fp32,
         shape: [-1, width].into_iter().collect(),
+        labels: None,
     };
     let new = NewVersion {
         spec: ModelSpec {
@@ -115,12 +117,14 @@ impl Served {
         let process = Arc::new(Process {
             status: Status::new(false),
             bytes: Budget::new(settings.limits.byte_budget),
+            shared_memory: crate::shared_memory::Regions::new(settings.server.allow_client_shm),
             access_log: None,
             tracer,
             shared: Arc::new(shared),
             plan,
             models,
             clock,
+            configs: Configs::default(),
             settings,
         });
         process.status.advance(Phase::Serving);

@@ -1,13 +1,66 @@
-//! What the parameters of a gRPC inference request mean, with Triton's texts where its clients match on them.
+//! What the parameters of a gRPC inference request and its tensors mean, with Triton's texts where its clients match on
+//! them.
 //!
-//! Sequence parameters are checked and ignored, as Triton does for models without sequence batching.
+//! A sequence has no state here, as with Triton's models without sequence batching: its id is kept as the request's
+//! routing key.
 
 use std::time::Duration;
 
 use mlserve_core::error::{Error, Result, quoted};
-use mlserve_core::request::{Parameter, Request, Text};
+use mlserve_core::request::{MAX_PARAMETERS, Parameter, Request, Text, too_many_parameters};
 
-use super::decode::Parameters;
+use super::reader::{Reader, Wire, wrong_wire};
+use crate::shared_memory::Place;
+
+/// Parameters as they were sent: in order, a repeated name replaced. `None`: a parameter with no value.
+pub(super) type Parameters = Vec<(Text, Option<Parameter>)>;
+
+/// Reads an entry of a `map<string, InferParameter>`.
+///
+/// **Errors:** malformed; too many.
+pub(super) fn read(reader: &mut Reader<'_>, wire: Wire, parameters: &mut Parameters) -> Result<()> {
+    let outside = reader.length(wire, "parameters").map(|length| reader.enter(length))?;
+    let (mut key, mut value) = (Text::default(), None);
+    while let Some((field, wire)) = reader.key()? {
+        match field {
+            1 => key = reader.text(wire, "the name of a parameter")?,
+            2 => {
+                let outside = reader.length(wire, "the value of a parameter").map(|length| reader.enter(length))?;
+                read_value(reader, &mut value)?;
+                reader.leave(outside);
+            }
+            _ => reader.skip(field, wire)?,
+        }
+    }
+    reader.leave(outside);
+    if let Some(present) = parameters.iter_mut().find(|(present, _)| *present == key) {
+        present.1 = value;
+        return Ok(());
+    }
+    if parameters.len() == MAX_PARAMETERS {
+        return Err(too_many_parameters());
+    }
+    parameters.push((key, value));
+    Ok(())
+}
+
+fn read_value(reader: &mut Reader<'_>, value: &mut Option<Parameter>) -> Result<()> {
+    while let Some((field, wire)) = reader.key()? {
+        *value = Some(match (field, wire) {
+            (1, Wire::Varint) => Parameter::Bool(reader.varint()? != 0),
+            (2, Wire::Varint) => Parameter::Int64(reader.varint()? as i64),
+            (3, Wire::Length) => Parameter::Text(reader.text(wire, "the value of a parameter")?),
+            (4, Wire::Fixed64) => Parameter::Double(f64::from_le_bytes(reader.fixed64()?)),
+            (5, Wire::Varint) => Parameter::Uint64(reader.varint()?),
+            (1..=5, _) => return Err(wrong_wire("the value of a parameter")),
+            _ => {
+                reader.skip(field, wire)?;
+                continue;
+            }
+        });
+    }
+    Ok(())
+}
 
 /// Sets what `parameters` say on `request`; those that mean nothing to the server are passed on.
 ///
@@ -17,8 +70,18 @@ pub(super) fn apply(parameters: Parameters, request: &mut Request) -> Result<()>
         match (&*key, value) {
             ("priority", value) => request.priority = priority(value.as_ref())?,
             ("timeout", value) => request.queue_timeout = timeout(value.as_ref())?,
-            ("sequence_id", Some(Parameter::Int64(_) | Parameter::Text(_)))
-            | ("sequence_start" | "sequence_end" | "triton_enable_empty_final_response", Some(Parameter::Bool(_))) => {}
+            // 0 and "" mean that there is none. A number is the same over HTTP, where it has no sign.
+            ("sequence_id", Some(Parameter::Int64(0))) => {}
+            ("sequence_id", Some(Parameter::Int64(id))) => {
+                request.options_mut().routing_key = Text::from((id as u64).to_string());
+            }
+            ("sequence_id", Some(Parameter::Text(id))) => {
+                if !id.is_empty() {
+                    request.options_mut().routing_key = id;
+                }
+            }
+            // Every request has one answer, so no empty one follows it.
+            ("sequence_start" | "sequence_end" | "triton_enable_empty_final_response", Some(Parameter::Bool(_))) => {}
             ("sequence_id", _) => return Err(wrong_kind(&key, "int64_param or string_param")),
             ("sequence_start" | "sequence_end" | "triton_enable_empty_final_response", _) => {
                 return Err(wrong_kind(&key, "bool_param"));
@@ -51,6 +114,79 @@ fn timeout(value: Option<&Parameter>) -> Result<Option<Duration>> {
     let microseconds =
         u64::try_from(microseconds).map_err(|_| Error::invalid("invalid value for 'timeout', expected value >= 0."))?;
     Ok(Some(Duration::from_micros(microseconds)).filter(|timeout| !timeout.is_zero()))
+}
+
+/// How many results an output's `classification` asks for; `None`: it is not classified.
+///
+/// **Errors:** no whole number above 0.
+pub(super) fn classification(parameters: &Parameters) -> Result<Option<usize>> {
+    match value_of(parameters, "classification") {
+        None => Ok(None),
+        Some(Some(&Parameter::Int64(most))) if most > 0 => Ok(Some(usize::try_from(most).unwrap_or(usize::MAX))),
+        Some(Some(&Parameter::Int64(most))) => {
+            Err(Error::invalid(format!("invalid value for 'classification' parameter, expected > 0, got {most}")))
+        }
+        Some(_) => Err(Error::invalid("invalid value type for 'classification' parameter, expected int64_param")),
+    }
+}
+
+/// Where in shared memory `tensor` lies; `None`: it is in the message.
+///
+/// **Errors:** a value of the wrong kind or below 0; a region without a size, or either number without a region.
+pub(super) fn place(parameters: &Parameters, tensor: &str) -> Result<Option<Place>> {
+    let region = value_of(parameters, REGION);
+    let offset = value_of(parameters, OFFSET);
+    let byte_size = value_of(parameters, BYTE_SIZE);
+    let Some(region) = region else {
+        return match (offset, byte_size) {
+            (None, None) => Ok(None),
+            (Some(_), _) => Err(without_region(OFFSET, tensor)),
+            (None, Some(_)) => Err(without_region(BYTE_SIZE, tensor)),
+        };
+    };
+    let Some(Parameter::Text(region)) = region else { return Err(wrong_place(REGION, tensor, "string_param")) };
+    let offset = offset.map_or(Ok(0), |offset| unsigned(offset, OFFSET, tensor))?;
+    let byte_size = byte_size.ok_or_else(|| without_size(tensor))?;
+    Ok(Some(Place { region: region.clone(), offset, byte_size: unsigned(byte_size, BYTE_SIZE, tensor)? }))
+}
+
+const REGION: &str = "shared_memory_region";
+const OFFSET: &str = "shared_memory_offset";
+const BYTE_SIZE: &str = "shared_memory_byte_size";
+
+fn unsigned(value: Option<&Parameter>, key: &str, tensor: &str) -> Result<u64> {
+    let Some(&Parameter::Int64(number)) = value else { return Err(wrong_place(key, tensor, "int64_param")) };
+    u64::try_from(number).map_err(|_| {
+        Error::invalid(format!(
+            "invalid value for '{key}' parameter for tensor '{}', expected value >= 0, got {number}",
+            quoted(tensor)
+        ))
+    })
+}
+
+fn value_of<'a>(parameters: &'a Parameters, key: &str) -> Option<Option<&'a Parameter>> {
+    parameters.iter().find(|(name, _)| &**name == key).map(|(_, value)| value.as_ref())
+}
+
+#[cold]
+fn wrong_place(key: &str, tensor: &str, expected: &str) -> Error {
+    Error::invalid(format!(
+        "invalid value type for '{key}' parameter for tensor '{}', expected {expected}.",
+        quoted(tensor)
+    ))
+}
+
+#[cold]
+fn without_region(key: &str, tensor: &str) -> Error {
+    Error::invalid(format!("'{key}' can not be specified without '{REGION}' parameter for tensor '{}'", quoted(tensor)))
+}
+
+#[cold]
+fn without_size(tensor: &str) -> Error {
+    Error::invalid(format!(
+        "'{BYTE_SIZE}' must be specified along with '{REGION}' parameter for tensor '{}'",
+        quoted(tensor)
+    ))
 }
 
 #[cold]

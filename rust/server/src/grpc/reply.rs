@@ -22,6 +22,7 @@ use super::trail::Trail;
 use crate::http2::writer::{Patience, Writer, write_now};
 use crate::inflate::Encoding;
 use crate::metadata::Echo;
+use crate::shared_memory::Destinations;
 
 /// Answers below this size are not compressed: the stream's own header is as large.
 const LEAST_COMPRESSED: usize = 256;
@@ -188,24 +189,40 @@ pub(crate) fn off_loop<T: Send + 'static>(
 }
 
 /// The way back to one `ModelInfer`.
-pub(crate) struct InferReply(pub(crate) Responder);
+pub(crate) struct InferReply {
+    /// Its stream.
+    pub(crate) responder: Responder,
+    /// Where outputs go that do not go into the message.
+    pub(crate) destinations: Option<Box<Destinations>>,
+}
 
 impl Reply for InferReply {
     fn is_gone(&mut self) -> bool {
-        self.0.is_gone()
+        self.responder.is_gone()
     }
 
     fn send(self: Box<Self>, outcome: Result<Answer<'_>, Error>) {
-        let mut responder = self.0;
+        let InferReply { mut responder, destinations } = *self;
         match outcome {
             Ok(mut answer) => {
+                let writes = destinations.map(|destinations| destinations.take(&mut answer)).transpose();
+                let writes = match writes {
+                    Ok(writes) => writes,
+                    Err(error) => return responder.refuse(&error),
+                };
                 let extras = Extras { reports_batch: responder.settings.reports_batches, is_streamed: false };
                 let reservation = answer.reservation.take();
                 let message = encode::encode(&answer, extras);
                 if let Some(trail) = &mut responder.trail {
                     trail.answered_by(answer.version.spec.version);
                 }
-                responder.send(message, reservation);
+                match writes {
+                    None => responder.send(message, reservation),
+                    Some(writes) => writes.then(reservation, |written, reservation| match written {
+                        Ok(()) => responder.send(message, reservation),
+                        Err(error) => responder.refuse(&error),
+                    }),
+                }
             }
             Err(error) => responder.refuse(&error),
         }

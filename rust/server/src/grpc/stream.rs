@@ -14,12 +14,12 @@ use bytes::Bytes;
 use h2::RecvStream;
 use mlserve_core::budget::Reservation;
 use mlserve_core::error::{Error, Kind, Result};
-use mlserve_core::request::{Answer, Protocol, Reply, Text};
+use mlserve_core::request::{Answer, Protocol, Reply, Request, Text};
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use self::inbox::{Inbox, Received};
-use super::decode::Refused;
+use super::decode::{Decoded, Refused};
 use super::encode::{self, Extras, Message};
 use super::health::closing;
 use super::reply::{Responder, compressed, off_loop};
@@ -28,6 +28,7 @@ use super::trail::Trail;
 use crate::event_loop::LoopContext;
 use crate::http2::writer::{Gone, Writer, charge};
 use crate::inflate::Encoding;
+use crate::shared_memory::{Destinations, SharedTensors, attach};
 use crate::status::Phase;
 
 mod inbox;
@@ -166,6 +167,7 @@ impl Stream {
             reports_batch: self.reports_batch,
             wants_grpc_errors: self.call.wants_grpc_errors,
             accepted: Arc::default(),
+            destinations: None,
         };
         if let Some(trail) = &mut self.trail {
             trail.received(received.len());
@@ -274,21 +276,43 @@ struct Order {
 impl Order {
     fn place(mut self, context: &LoopContext, opened: Result<inbox::Opened, Refused>) {
         match opened {
-            Ok(inbox::Opened { mut request, reservation }) => {
+            Ok(inbox::Opened { decoded: Decoded { mut request, shared }, reservation }) => {
                 request.arrived = Some(self.arrived);
                 request.deadline = self.deadline;
                 request.reservation = Some(reservation);
                 self.reply.id = request.id.clone();
-                let accepted = Arc::clone(&self.reply.accepted);
-                context.submit(request, Box::new(self.reply));
-                accepted.store(true, Ordering::Relaxed);
+                match shared {
+                    None => self.submit(context, request),
+                    Some(shared) => drop(spawn_local(self.attach(context.clone(), request, shared))),
+                }
             }
             Err(Refused { error, id }) => {
-                context.count_refused(Protocol::Grpc, &error);
                 self.reply.id = id;
-                self.reply.refuse(&error);
+                self.refuse(context, &error);
             }
         }
+    }
+
+    /// Submits the request with what lies in shared memory.
+    async fn attach(mut self, context: LoopContext, request: Request, shared: Box<SharedTensors>) {
+        match attach(context.process(), shared, request).await {
+            Ok((request, destinations)) => {
+                self.reply.destinations = destinations;
+                self.submit(&context, request);
+            }
+            Err(error) => self.refuse(&context, &error),
+        }
+    }
+
+    fn submit(self, context: &LoopContext, request: Request) {
+        let accepted = Arc::clone(&self.reply.accepted);
+        context.submit(request, Box::new(self.reply));
+        accepted.store(true, Ordering::Relaxed);
+    }
+
+    fn refuse(mut self, context: &LoopContext, error: &Error) {
+        context.count_refused(Protocol::Grpc, error);
+        self.reply.refuse(error);
     }
 }
 
@@ -301,6 +325,8 @@ struct StreamReply {
     /// Whether the request got past what is found while it is being submitted. `triton_grpc_error` is about later errors
     /// only: what is found before stays an answer of its own, as with Triton.
     accepted: Arc<AtomicBool>,
+    /// Where outputs go that do not go into the message.
+    destinations: Option<Box<Destinations>>,
 }
 
 impl StreamReply {
@@ -308,6 +334,15 @@ impl StreamReply {
         if let Some(sender) = self.outcome.take() {
             // Fails only if the stream has ended, and then nobody wants it.
             let _ = sender.send(outcome);
+        }
+    }
+
+    /// Answers with an error of the model, which ends the stream if the caller wants that.
+    fn fail(&mut self, error: Error) {
+        if self.wants_grpc_errors && self.accepted.load(Ordering::Relaxed) {
+            self.give(Outcome::End(error));
+        } else {
+            self.refuse(&error);
         }
     }
 
@@ -322,16 +357,23 @@ impl Reply for StreamReply {
     }
 
     fn send(mut self: Box<Self>, outcome: Result<Answer<'_>, Error>) {
-        match outcome {
-            Ok(mut answer) => {
-                let extras = Extras { reports_batch: self.reports_batch, is_streamed: true };
-                let reservation = answer.reservation.take();
-                self.give(Outcome::Message(encode::encode(&answer, extras), reservation));
-            }
-            Err(error) if self.wants_grpc_errors && self.accepted.load(Ordering::Relaxed) => {
-                self.give(Outcome::End(error));
-            }
-            Err(error) => self.refuse(&error),
+        let mut answer = match outcome {
+            Ok(answer) => answer,
+            Err(error) => return self.fail(error),
+        };
+        let writes = match self.destinations.take().map(|destinations| destinations.take(&mut answer)).transpose() {
+            Ok(writes) => writes,
+            Err(error) => return self.fail(error),
+        };
+        let extras = Extras { reports_batch: self.reports_batch, is_streamed: true };
+        let reservation = answer.reservation.take();
+        let message = encode::encode(&answer, extras);
+        match writes {
+            None => self.give(Outcome::Message(message, reservation)),
+            Some(writes) => writes.then(reservation, move |written, reservation| match written {
+                Ok(()) => self.give(Outcome::Message(message, reservation)),
+                Err(error) => self.fail(error),
+            }),
         }
     }
 }

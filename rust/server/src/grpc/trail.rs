@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use mlserve_core::clock::Clock;
-use mlserve_core::request::{Protocol, Text};
+use mlserve_core::request::{Protocol, Request, Text};
 
 use crate::access::{AccessLine, AccessLog};
 use crate::event_loop::LoopContext;
@@ -33,6 +33,7 @@ impl Trail {
                 version: 0,
                 request_id: echo.request_id(),
                 traceparent: echo.traceparent(),
+                sequence_id: Text::default(),
                 code: "ok",
                 duration: std::time::Duration::ZERO,
                 bytes_in: 0,
@@ -47,10 +48,11 @@ impl Trail {
     }
 
     /// Notes what was asked for; the request's own id counts where the caller sent no `x-request-id`.
-    pub(crate) fn asked(&mut self, model: &Text, id: &Text) {
-        self.line.model = owned(model);
+    pub(crate) fn asked(&mut self, request: &Request) {
+        self.line.model = owned(&request.model_name);
+        self.line.sequence_id = owned(request.routing_key());
         if self.line.request_id.is_empty() {
-            self.line.request_id = owned(id);
+            self.line.request_id = owned(&request.id);
         }
     }
 
@@ -69,6 +71,6 @@ impl Trail {
 }
 
 /// A copy, because a line may wait longer than the received bytes should live.
-fn owned(text: &Text) -> Text {
-    Text::from(text.to_string())
+fn owned(text: &str) -> Text {
+    Text::from(text.to_owned())
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method};
 use mlserve_core::error::Error;
-use mlserve_core::request::{Protocol, Text};
+use mlserve_core::request::{Protocol, Request, Text};
 
 use super::{HttpRequest, HttpResponse};
 use crate::access::AccessLine;
@@ -22,6 +22,7 @@ pub(super) struct Trail {
     model: Text,
     version: u64,
     id: Text,
+    sequence_id: Text,
     request_id: Option<HeaderValue>,
     traceparent: Option<HeaderValue>,
     code: &'static str,
@@ -38,6 +39,7 @@ impl Trail {
             model: Text::default(),
             version: 0,
             id: Text::default(),
+            sequence_id: Text::default(),
             request_id: request.headers.get(REQUEST_ID).cloned(),
             traceparent: request.headers.get(TRACEPARENT).cloned(),
             code: "ok",
@@ -56,9 +58,12 @@ impl Trail {
         self.bytes_in = bytes;
     }
 
-    /// Its body says what it is called.
-    pub(super) fn id_is(&mut self, id: &Text) {
-        self.id = id.clone();
+    /// Its body says what it is called, and what it belongs to.
+    pub(super) fn request_is(&mut self, request: &Request) {
+        self.id = request.id.clone();
+        if let Some(options) = &request.options {
+            self.sequence_id = options.routing_key.clone();
+        }
     }
 
     /// A version has answered.
@@ -90,6 +95,7 @@ impl Trail {
                 version: self.version,
                 request_id: if request_id.is_empty() { self.id } else { request_id },
                 traceparent: text(self.traceparent.as_ref()),
+                sequence_id: self.sequence_id,
                 code: self.code,
                 duration: context.now().saturating_duration_since(self.arrived),
                 bytes_in: self.bytes_in,

@@ -11,39 +11,23 @@ use mlserve_core::config::LimitSettings;
 use mlserve_core::error::{Error, Result, quoted};
 use mlserve_core::request::{Input, Request, Text};
 use mlserve_core::tensor::{DataType, Shape, TensorBytes};
-use smallvec::SmallVec;
 
 use super::arrays::{self, Declared};
 use super::json::{Cursor, Token};
 use super::parameters::{self, InputParameters};
 use super::split::Blobs;
-
-/// Which outputs the caller wants as binary data.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Wants {
-    by_name: SmallVec<[(Text, bool); 2]>,
-    otherwise: bool,
-}
-
-impl Wants {
-    /// Everything as binary data.
-    pub(super) fn all_binary() -> Self {
-        Self { by_name: SmallVec::new(), otherwise: true }
-    }
-
-    /// Whether the output of this name is answered as binary data.
-    pub(super) fn is_binary(&self, name: &str) -> bool {
-        self.by_name.iter().find(|(wanted, _)| **wanted == *name).map_or(self.otherwise, |&(_, is_binary)| is_binary)
-    }
-}
+use super::wanted::{OutputForm, Outputs, Wants};
+use crate::shared_memory::{Place, SharedTensors};
 
 /// A request as it was sent, and how it wants to be answered.
 #[derive(Debug)]
 pub(super) struct Decoded {
-    /// Inputs, outputs, id and parameters; the rest is the caller's to fill in.
+    /// Inputs, outputs, id and parameters; the rest, and what lies in shared memory, is the caller's to fill in.
     pub(super) request: Request,
     /// The form of the answer.
     pub(super) wants: Wants,
+    /// What lies in shared memory, or is to.
+    pub(super) shared: Option<Box<SharedTensors>>,
 }
 
 /// What decoding works with.
@@ -79,16 +63,14 @@ pub(super) fn decode(json: &Bytes, source: &mut Source<'_>) -> Result<Decoded> {
     body.finish()
 }
 
-/// Names of wanted outputs, and whether each is wanted as binary data, if it says.
-type WantedOutputs = SmallVec<[(Text, Option<bool>); 2]>;
-
 /// A body while its members come.
 #[derive(Default)]
 struct Body {
     request: Request,
     has_id: bool,
     has_inputs: bool,
-    outputs: Option<WantedOutputs>,
+    outputs: Option<Outputs>,
+    shared: Option<Box<SharedTensors>>,
     choices: Option<parameters::Choices>,
 }
 
@@ -107,7 +89,7 @@ impl Body {
             }
             "outputs" => {
                 once(self.outputs.is_none(), key)?;
-                self.outputs = Some(outputs(cursor, source.limits.max_tensors)?);
+                self.outputs = Some(Outputs::read(cursor, source.limits.max_tensors)?);
             }
             "parameters" => {
                 once(self.choices.is_none(), key)?;
@@ -128,7 +110,11 @@ impl Body {
             kind(cursor, Token::Object, "inputs")?;
             let mut draft = Draft::default();
             cursor.object(|cursor, key| draft.member(cursor, &key, source))?;
-            self.request.inputs.push(draft.finish(source)?);
+            let (input, place) = draft.finish(source)?;
+            if let Some(place) = place {
+                self.shared.get_or_insert_default().inputs.push((self.request.inputs.len(), place));
+            }
+            self.request.inputs.push(input);
             Ok(())
         })
     }
@@ -137,44 +123,13 @@ impl Body {
         if !self.has_inputs {
             return Err(missing("inputs"));
         }
-        let otherwise = self.choices.is_some_and(|choices| choices.binary_outputs);
-        let mut wants = Wants { by_name: SmallVec::new(), otherwise };
-        for (name, is_binary) in self.outputs.unwrap_or_default() {
-            wants.by_name.push((name.clone(), is_binary.unwrap_or(otherwise)));
-            self.request.outputs.push(name);
-        }
-        Ok(Decoded { request: self.request, wants })
+        let is_binary = self.choices.is_some_and(|choices| choices.binary_outputs);
+        let otherwise = if is_binary { OutputForm::Binary } else { OutputForm::Json };
+        let mut outputs = self.outputs.unwrap_or_default();
+        outputs.take_rare(&mut self.request.options, &mut self.shared);
+        let wants = outputs.finish(otherwise, &mut self.request.outputs);
+        Ok(Decoded { request: self.request, wants, shared: self.shared })
     }
-}
-
-fn outputs(cursor: &mut Cursor<'_>, max_tensors: usize) -> Result<WantedOutputs> {
-    kind(cursor, Token::Array, "outputs")?;
-    let mut outputs = WantedOutputs::new();
-    cursor.array(|cursor| {
-        if outputs.len() == max_tensors {
-            return Err(too_many("outputs", max_tensors));
-        }
-        kind(cursor, Token::Object, "outputs")?;
-        let (mut name, mut is_binary) = (None, None);
-        cursor.object(|cursor, key| {
-            match &*key {
-                "name" => {
-                    once(name.is_none(), &key)?;
-                    name = Some(text(cursor, &key)?);
-                }
-                "parameters" => {
-                    kind(cursor, Token::Object, &key)?;
-                    is_binary = parameters::read_output(cursor, name.as_deref().unwrap_or_default())?;
-                }
-                _ => cursor.skip()?,
-            }
-            Ok(())
-        })?;
-        let name = name.ok_or_else(|| missing("name"))?;
-        outputs.push((Text::from(name.into_owned()), is_binary));
-        Ok(())
-    })?;
-    Ok(outputs)
 }
 
 /// One input while its members come, in whatever order.
@@ -260,7 +215,8 @@ impl<'a> Draft<'a> {
         arrays::read(cursor, declared, source.reservation).map(Data::Read)
     }
 
-    fn finish(mut self, source: &mut Source<'_>) -> Result<Input> {
+    /// The input, and where it lies if its bytes are still to be read from shared memory.
+    fn finish(mut self, source: &mut Source<'_>) -> Result<(Input, Option<Place>)> {
         let parameters = self.parameters.take().unwrap_or_default();
         let data = self.data.take();
         let label = self.label();
@@ -278,18 +234,20 @@ impl<'a> Draft<'a> {
             }
             None => return Err(missing("datatype")),
         };
-        let data = match (data, parameters.binary_data_size, parameters.is_shared) {
+        let is_shared = parameters.place.is_shared();
+        let data = match (data, parameters.binary_data_size, is_shared) {
             (Some(Data::Read(bytes)), None, false) => bytes.into(),
             (Some(Data::Later(mut cursor)), None, false) => match self.read_data(&mut cursor, source)? {
                 Data::Read(bytes) => bytes.into(),
                 Data::Later(_) => return Err(missing("name")),
             },
             (None, Some(size), false) => take_blob(&label, size, source)?,
-            (None, None, true) => return Err(parameters::not_offered(&label, "shared memory")),
+            (None, None, true) => TensorBytes::new(),
             (data, size, is_shared) => return Err(not_one_source(data.is_some(), size.is_some(), is_shared)),
         };
         let name = Text::from(self.name.unwrap_or_default().into_owned());
-        Ok(Input { name, datatype, shape: self.shape.unwrap_or_default(), data })
+        let place = parameters.place.finish(&name)?;
+        Ok((Input { name, datatype, shape: self.shape.unwrap_or_default(), data }, place))
     }
 }
 
@@ -305,13 +263,13 @@ fn take_blob(label: &str, size: usize, source: &mut Source<'_>) -> Result<Tensor
 }
 
 /// Reads a string.
-fn text<'a>(cursor: &mut Cursor<'a>, key: &str) -> Result<Cow<'a, str>> {
+pub(super) fn text<'a>(cursor: &mut Cursor<'a>, key: &str) -> Result<Cow<'a, str>> {
     kind(cursor, Token::Text, key)?;
     cursor.string()
 }
 
 /// Checks that a value of this kind comes next.
-fn kind(cursor: &mut Cursor<'_>, wanted: Token, key: &str) -> Result<()> {
+pub(super) fn kind(cursor: &mut Cursor<'_>, wanted: Token, key: &str) -> Result<()> {
     let token = cursor.token()?;
     if token == wanted {
         return Ok(());
@@ -322,12 +280,12 @@ fn kind(cursor: &mut Cursor<'_>, wanted: Token, key: &str) -> Result<()> {
 }
 
 /// Two values for one key leave open which is meant, and readers before us may have taken the other.
-fn once(is_first: bool, key: &str) -> Result<()> {
+pub(super) fn once(is_first: bool, key: &str) -> Result<()> {
     if is_first { Ok(()) } else { Err(Error::invalid(format!("'{key}' is there twice; once is allowed"))) }
 }
 
 #[cold]
-fn missing(key: &str) -> Error {
+pub(super) fn missing(key: &str) -> Error {
     Error::invalid(format!("Unable to parse '{key}': attempt to access non-existing object member '{key}'"))
 }
 
@@ -342,7 +300,7 @@ fn left_over(model: &str) -> Error {
 }
 
 #[cold]
-fn too_many(what: &str, limit: usize) -> Error {
+pub(super) fn too_many(what: &str, limit: usize) -> Error {
     Error::too_large(format!(
         "the request has more than {limit} {what}; at most {limit} are allowed (limits.max_tensors)"
     ))

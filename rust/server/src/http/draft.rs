@@ -9,7 +9,7 @@ use mlserve_core::request::{Answer, BatchPlace, Text};
 use mlserve_core::tensor::{DataType, Shape};
 use smallvec::SmallVec;
 
-use super::decode::Wants;
+use super::wanted::{OutputForm, Wants};
 
 /// One output.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct DraftOutput<'a> {
     pub(super) datatype: DataType,
     pub(super) shape: Shape,
     pub(super) data: Bytes,
-    pub(super) is_binary: bool,
+    pub(super) form: OutputForm,
 }
 
 /// An answer that is not encoded yet.
@@ -44,9 +44,9 @@ impl<'a> Draft<'a> {
             let tensor = spec.outputs.get(output.index).ok_or_else(|| Error::internal("an output has no name"))?;
             Ok(DraftOutput {
                 name: Cow::Borrowed(tensor.name.as_str()),
-                datatype: tensor.datatype,
+                datatype: output.datatype,
                 shape: output.shape,
-                is_binary: wants.is_binary(&tensor.name),
+                form: wants.form(&tensor.name),
                 data: output.data,
             })
         });
@@ -62,7 +62,7 @@ impl<'a> Draft<'a> {
 
     /// Bytes of tensors that will be written as JSON text.
     pub(super) fn json_bytes(&self) -> usize {
-        self.outputs.iter().filter(|output| !output.is_binary).map(|output| output.data.len()).sum()
+        self.outputs.iter().filter(|output| output.form == OutputForm::Json).map(|output| output.data.len()).sum()
     }
 
     /// The same, to be encoded elsewhere.
@@ -72,7 +72,7 @@ impl<'a> Draft<'a> {
             datatype: output.datatype,
             shape: output.shape,
             data: output.data,
-            is_binary: output.is_binary,
+            form: output.form,
         });
         Draft {
             model: Cow::Owned(self.model.into_owned()),

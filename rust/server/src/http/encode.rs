@@ -6,6 +6,7 @@ use mlserve_core::error::{Error, Kind, Result};
 use mlserve_core::request::BatchPlace;
 
 use super::draft::{Draft, DraftOutput};
+use super::wanted::OutputForm;
 use super::write::{push_elements, push_integer, push_string, too_large};
 
 /// Outputs up to this size are copied behind the JSON: one write instead of two, and a reader that lags keeps no batch.
@@ -40,7 +41,8 @@ impl Encoded {
 /// **Errors:** too large; values that JSON cannot carry; out of budget. **Cost:** one buffer for the JSON; large binary
 /// outputs are not copied.
 pub(super) fn encode(mut draft: Draft<'_>, limit: usize) -> Result<Encoded> {
-    let binary: usize = draft.outputs.iter().filter(|output| output.is_binary).map(|output| output.data.len()).sum();
+    let binary: usize =
+        draft.outputs.iter().filter(|output| output.form == OutputForm::Binary).map(|output| output.data.len()).sum();
     let json_limit = limit.checked_sub(binary).ok_or_else(|| too_large(limit))?;
     let json_bytes = draft.json_bytes();
     let mut json = Vec::with_capacity(FRAME_BYTES + (json_bytes * CHARACTERS_PER_BYTE).min(json_limit));
@@ -56,7 +58,7 @@ pub(super) fn encode(mut draft: Draft<'_>, limit: usize) -> Result<Encoded> {
         }
         reservation.shrink_to(reservation.units().saturating_sub(json_bytes));
     }
-    let has_binary = draft.outputs.iter().any(|output| output.is_binary);
+    let has_binary = draft.outputs.iter().any(|output| output.form == OutputForm::Binary);
     let json_length = has_binary.then_some(json.len());
     Ok(Encoded { pieces: pieces(json, draft), json_length, reservation })
 }
@@ -64,7 +66,7 @@ pub(super) fn encode(mut draft: Draft<'_>, limit: usize) -> Result<Encoded> {
 fn pieces(json: Vec<u8>, draft: Draft<'_>) -> Vec<Bytes> {
     let mut pieces = Vec::new();
     let mut tail = json;
-    for output in draft.outputs.into_iter().filter(|output| output.is_binary) {
+    for output in draft.outputs.into_iter().filter(|output| output.form == OutputForm::Binary) {
         if output.data.len() <= COPIED_BYTES {
             tail.extend_from_slice(&output.data);
             continue;
@@ -130,13 +132,18 @@ fn push_output(json: &mut Vec<u8>, output: &DraftOutput<'_>, limit: usize) -> Re
         push_integer(json, dimension);
     }
     json.push(b']');
-    if output.is_binary {
-        json.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
-        push_integer(json, output.data.len());
-        json.push(b'}');
-    } else {
-        json.extend_from_slice(b",\"data\":");
-        push_elements(json, &output.name, output.datatype, &output.data, limit)?;
+    match output.form {
+        OutputForm::Binary => {
+            json.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
+            push_integer(json, output.data.len());
+            json.push(b'}');
+        }
+        OutputForm::Json => {
+            json.extend_from_slice(b",\"data\":");
+            push_elements(json, &output.name, output.datatype, &output.data, limit)?;
+        }
+        // Clients take an object of parameters without a size for a mistake.
+        OutputForm::Shared => {}
     }
     json.push(b'}');
     Ok(())

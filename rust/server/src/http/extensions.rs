@@ -8,6 +8,7 @@ use prost::Message;
 use serde_json::Value;
 
 use super::access::Trail;
+use super::find::find;
 use super::headers::Fields;
 use super::route::Target;
 use super::status::{Refusal, json_response};
@@ -57,7 +58,10 @@ pub(super) async fn answer(
     let is_post = request.method == http::Method::POST;
     let body = if is_post { Some(body(context, request, trail).await?) } else { None };
     Ok(match extension {
-        Extension::ModelConfig => config::answer(process, &target)?,
+        Extension::ModelConfig => {
+            find(context, &target, None).await?;
+            config::answer(process, &target)?
+        }
         Extension::Statistics => statistics::answer(process, &target)?,
         Extension::RepositoryIndex => repository::index(process, body.unwrap_or_default()).await?,
         Extension::Load => repository::load(process, &target, body.unwrap_or_default()).await?,

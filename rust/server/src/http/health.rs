@@ -9,6 +9,7 @@ use super::route::Target;
 use super::status::json_response;
 use super::write::push_string;
 use crate::process::Process;
+use crate::status::Phase;
 
 /// Whether the server runs: whoever can ask has the answer.
 pub(super) fn live() -> HttpResponse {
@@ -21,6 +22,23 @@ pub(super) fn ready(process: &Process) -> HttpResponse {
         json_response(StatusCode::OK, &b"{\"ready\":true}"[..])
     } else {
         json_response(StatusCode::BAD_REQUEST, &b"{\"ready\":false}"[..])
+    }
+}
+
+/// Whether the server lives, which it does if it can answer, and whether it is ready.
+///
+/// Not ready is no reason to restart a server, so it is no error here; `/ready` is for those who send requests.
+pub(super) fn health(process: &Process) -> HttpResponse {
+    let is_ready = process.status.is_ready(&process.plan.load());
+    json_response(StatusCode::OK, format!("{{\"live\":true,\"ready\":{is_ready}}}"))
+}
+
+/// Whether the models that are there at the start have settled.
+pub(super) fn started(process: &Process) -> HttpResponse {
+    if process.status.phase() >= Phase::Serving {
+        json_response(StatusCode::OK, &b"{\"started\":true}"[..])
+    } else {
+        json_response(StatusCode::BAD_REQUEST, &b"{\"started\":false}"[..])
     }
 }
 

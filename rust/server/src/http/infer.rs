@@ -14,6 +14,7 @@ use smallvec::smallvec;
 use super::access::Trail;
 use super::decode::{Decoded, Source, decode};
 use super::encode::{Encoded, encode};
+use super::find::find;
 use super::headers::{Fields, JSON_LENGTH, Layout};
 use super::reply::{Delivered, Form, HttpReply, Manner};
 use super::route::Target;
@@ -24,9 +25,10 @@ use crate::body::Collected;
 use crate::event_loop::LoopContext;
 use crate::inflate::{Encoding, deflate, inflate_reserved};
 use crate::process::Process;
+use crate::shared_memory::attach;
 
 /// Bytes that are parsed, inflated or written as JSON on the loop at most: about half a millisecond.
-const MAX_BYTES_ON_LOOP: usize = 128 << 10;
+pub(super) const MAX_BYTES_ON_LOOP: usize = 128 << 10;
 
 /// Bytes of an answer that are deflated on the loop at most: about as long.
 const MAX_DEFLATED_ON_LOOP: usize = 32 << 10;
@@ -48,15 +50,20 @@ pub(super) async fn infer(
     let body = request.body.collect(context, settings.limits.max_body_bytes, fields.content_length).await?;
     trail.body_was(body.len);
     let body = inflated(context, fields.encoding, body).await?;
-    let Decoded { request: mut inference, wants } = decoded(context, &fields, &target, body).await?;
+    let Decoded { request: mut inference, wants, shared } = decoded(context, &fields, &target, body).await?;
     inference.protocol = Protocol::Http;
     inference.arrived = Some(request.arrived);
     inference.model_name = target.model;
     inference.model_version = target.version;
     inference.deadline = fields.deadline;
-    trail.id_is(&inference.id);
+    trail.request_is(&inference);
+    let mut destinations = None;
+    if let Some(shared) = shared {
+        (inference, destinations) = attach(context.process(), shared, inference).await?;
+    }
     let (reply, answer) = HttpReply::new(Manner {
         wants,
+        destinations,
         report_batches: settings.server.report_batches,
         max_bytes: settings.limits.max_response_bytes,
         max_bytes_on_loop: MAX_BYTES_ON_LOOP,
@@ -75,7 +82,7 @@ pub(super) async fn infer(
 }
 
 /// The body without its encoding.
-async fn inflated(context: &LoopContext, encoding: Encoding, mut body: Collected) -> Result<Collected> {
+pub(super) async fn inflated(context: &LoopContext, encoding: Encoding, mut body: Collected) -> Result<Collected> {
     if encoding == Encoding::Identity {
         return Ok(body);
     }
@@ -110,8 +117,7 @@ async fn inflated(context: &LoopContext, encoding: Encoding, mut body: Collected
 async fn decoded(context: &LoopContext, fields: &Fields, target: &Target, body: Collected) -> Result<Decoded> {
     match fields.layout(body.len)? {
         Layout::Raw => {
-            let plan = context.process().plan.load();
-            let version = plan.find(&target.model, target.version)?;
+            let version = find(context, target, fields.deadline).await?;
             let mut blobs = Blobs::new(body.pieces);
             let bytes = blobs.take(body.len).unwrap_or_default();
             let mut decoded = raw::decode(bytes, &version.spec)?;
@@ -161,10 +167,17 @@ async fn written(
 ) -> Result<HttpResponse> {
     trail.version_was(delivered.version);
     let limit = context.process().settings.limits.max_response_bytes;
-    let encoded = match delivered.form {
+    let mut encoded = match delivered.form {
         Form::Encoded(encoded) => encoded,
         Form::Draft(draft) => off_loop(move || encode(*draft, limit)).await??,
     };
+    if let Some(writes) = delivered.writes {
+        let bytes = writes.bytes();
+        writes.finish().await?;
+        if let Some(reservation) = &mut encoded.reservation {
+            reservation.shrink_to(reservation.units().saturating_sub(bytes));
+        }
+    }
     let mut headers = HeaderMap::with_capacity(8);
     let content_type = match encoded.json_length {
         Some(length) => {
@@ -174,6 +187,11 @@ async fn written(
         None => "application/json",
     };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    finished(encoded, accepts, headers).await
+}
+
+/// The response that carries `encoded`, deflated if the caller likes that and it pays.
+pub(super) async fn finished(encoded: Encoded, accepts: Encoding, mut headers: HeaderMap) -> Result<HttpResponse> {
     let encoded = if accepts == Encoding::Identity || encoded.len() < MIN_DEFLATED {
         encoded
     } else {
@@ -197,7 +215,7 @@ async fn deflated(encoded: Encoded, encoding: Encoding) -> Result<Encoded> {
 }
 
 /// Runs `job` on a thread where it may take its time.
-async fn off_loop<Output: Send + 'static>(job: impl FnOnce() -> Output + Send + 'static) -> Result<Output> {
+pub(super) async fn off_loop<Output: Send + 'static>(job: impl FnOnce() -> Output + Send + 'static) -> Result<Output> {
     // A job that panics, or one that the end of the server cuts off.
     tokio::task::spawn_blocking(job).await.map_err(|_| Error::internal("the request could not be worked on"))
 }

@@ -58,6 +58,11 @@ impl<'a> Cursor<'a> {
         self.text.len() - self.at
     }
 
+    /// What lies between here and `end`, without white space around it.
+    pub(super) fn text_until(&self, end: &Self) -> &'a str {
+        self.text.get(self.at..end.at).unwrap_or_default().trim_ascii()
+    }
+
     #[inline]
     fn byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()

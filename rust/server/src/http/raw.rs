@@ -6,7 +6,8 @@ use mlserve_core::request::{Input, Request, Text};
 use mlserve_core::tensor::{DataType, Shape, TensorBytes};
 use smallvec::smallvec;
 
-use super::decode::{Decoded, Wants};
+use super::decode::Decoded;
+use super::wanted::Wants;
 
 /// The request that `body` is for the model of `spec`: one row where the model counts rows, and one dimension deduced.
 ///
@@ -37,7 +38,8 @@ pub(super) fn decode(body: TensorBytes, spec: &ModelSpec) -> Result<Decoded> {
         body
     };
     let input = Input { name: Text::from(tensor.name.clone()), datatype: tensor.datatype, shape, data };
-    Ok(Decoded { request: Request { inputs: smallvec![input], ..Request::default() }, wants: Wants::all_binary() })
+    let request = Request { inputs: smallvec![input], ..Request::default() };
+    Ok(Decoded { request, wants: Wants::all_binary(), shared: None })
 }
 
 /// Fills in the one dimension that is open, if the bytes divide evenly; if not, the core names the mismatch.

@@ -6,9 +6,10 @@ use mlserve_core::error::{Error, Result};
 use mlserve_core::request::{Answer, Reply};
 use tokio::sync::oneshot;
 
-use super::decode::Wants;
 use super::draft::Draft;
 use super::encode::{Encoded, encode};
+use super::wanted::Wants;
+use crate::shared_memory::{Destinations, Writes};
 
 /// How an answer reaches its handler.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) struct Delivered {
     pub(super) version: u64,
     /// What is to be written.
     pub(super) form: Form,
+    /// To be carried out before it is written.
+    pub(super) writes: Option<Box<Writes>>,
 }
 
 /// How answers are to be encoded.
@@ -33,6 +36,8 @@ pub(super) struct Delivered {
 pub(super) struct Manner {
     /// Which outputs are binary.
     pub(super) wants: Wants,
+    /// Where outputs go that do not go into the body.
+    pub(super) destinations: Option<Box<Destinations>>,
     /// Whether the answer tells which batch it shared.
     pub(super) report_batches: bool,
     /// Bytes of an answer at most.
@@ -62,13 +67,15 @@ impl Reply for HttpReply {
     }
 
     fn send(self: Box<Self>, outcome: Result<Answer<'_>, Error>) {
-        let delivered = outcome.and_then(|answer| prepare(answer, &self.manner));
+        let Self { sender, manner } = *self;
+        let delivered = outcome.and_then(|answer| prepare(answer, manner));
         // If nobody waits any more, the answer and what it holds are dropped here.
-        drop(self.sender.send(delivered));
+        drop(sender.send(delivered));
     }
 }
 
-fn prepare(answer: Answer<'_>, manner: &Manner) -> Result<Delivered> {
+fn prepare(mut answer: Answer<'_>, manner: Manner) -> Result<Delivered> {
+    let writes = manner.destinations.map(|destinations| destinations.take(&mut answer)).transpose()?.map(Box::new);
     let draft = Draft::new(answer, &manner.wants, manner.report_batches)?;
     let version = draft.version;
     let form = if draft.json_bytes() > manner.max_bytes_on_loop {
@@ -76,5 +83,5 @@ fn prepare(answer: Answer<'_>, manner: &Manner) -> Result<Delivered> {
     } else {
         Form::Encoded(encode(draft, manner.max_bytes)?)
     };
-    Ok(Delivered { version, form })
+    Ok(Delivered { version, form, writes })
 }

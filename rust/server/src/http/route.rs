@@ -9,13 +9,15 @@ use mlserve_core::request::{Protocol, Text};
 
 use super::access::Trail;
 use super::extensions::{self, Extension};
+use super::find::find as find_version;
+use super::plain::{self, Dialect};
 use super::status::Refusal;
-use super::{HttpRequest, HttpResponse, health, infer, metadata};
+use super::{HttpRequest, HttpResponse, health, infer, metadata, models, openapi, page, v1};
 use crate::event_loop::LoopContext;
 
 /// What answers a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
+pub(super) enum Action {
     Infer,
     ModelMetadata,
     ModelReady,
@@ -23,14 +25,23 @@ enum Action {
     Live,
     Ready,
     Extension(Extension),
+    Plain(Dialect),
+    V1Models,
+    V1Model,
+    Health,
+    Startup,
+    ModelStatus,
+    OpenApi,
+    Page,
+    Root,
 }
 
 /// One row: `{model}` and `{region}` stand for any segment, `{version}` for digits.
 #[derive(Debug)]
-struct Route {
-    is_post: bool,
-    path: &'static str,
-    action: Action,
+pub(super) struct Route {
+    pub(super) is_post: bool,
+    pub(super) path: &'static str,
+    pub(super) action: Action,
 }
 
 /// Answers GET and HEAD.
@@ -44,7 +55,7 @@ const fn post(path: &'static str, action: Action) -> Route {
 }
 
 /// Every route of the data ports, the most frequent first.
-const ROUTES: [Route; 36] = [
+pub(super) const ROUTES: [Route; 55] = [
     post("/v2/models/{model}/infer", Action::Infer),
     post("/v2/models/{model}/versions/{version}/infer", Action::Infer),
     get("/v2/health/live", Action::Live),
@@ -82,6 +93,25 @@ const ROUTES: [Route; 36] = [
     post("/v2/models/{model}/trace/setting", Action::Extension(Extension::TraceSetting)),
     get("/v2/logging", Action::Extension(Extension::Logging)),
     post("/v2/logging", Action::Extension(Extension::Logging)),
+    post("/v2/models/{model}/generate", Action::Plain(Dialect::Generate)),
+    post("/v2/models/{model}/versions/{version}/generate", Action::Plain(Dialect::Generate)),
+    post("/v2/models/{model}/generate_stream", Action::Plain(Dialect::GenerateStream)),
+    post("/v2/models/{model}/versions/{version}/generate_stream", Action::Plain(Dialect::GenerateStream)),
+    post("/v1/models/{model}:predict", Action::Plain(Dialect::V1)),
+    post("/v1/models/{model}/versions/{version}:predict", Action::Plain(Dialect::V1)),
+    get("/v1/models", Action::V1Models),
+    get("/v1/models/{model}", Action::V1Model),
+    get("/v1/models/{model}/versions/{version}", Action::V1Model),
+    post("/predict/{model}", Action::Plain(Dialect::Predict)),
+    get("/health", Action::Health),
+    get("/ready", Action::Ready),
+    get("/livez", Action::Live),
+    get("/readyz", Action::Ready),
+    get("/startupz", Action::Startup),
+    get("/model/status", Action::ModelStatus),
+    get("/openapi.json", Action::OpenApi),
+    get("/docs", Action::Page),
+    get("/", Action::Root),
 ];
 
 /// What a path names.
@@ -121,12 +151,24 @@ async fn act(
     let process = context.process();
     Ok(match action {
         Action::Infer => infer::infer(context, request, target, trail).await?,
-        Action::ModelMetadata => metadata::model(process, &target)?,
+        Action::ModelMetadata => {
+            find_version(context, &target, None).await?;
+            metadata::model(process, &target)?
+        }
         Action::ModelReady => health::model_ready(process, &target),
         Action::ServerMetadata => metadata::server(),
         Action::Live => health::live(),
         Action::Ready => health::ready(process),
         Action::Extension(extension) => extensions::answer(context, extension, request, target, trail).await?,
+        Action::Plain(dialect) => plain::answer(context, dialect, request, target, trail).await?,
+        Action::V1Models => v1::models(process),
+        Action::V1Model => v1::model(process, &target)?,
+        Action::Health => health::health(process),
+        Action::Startup => health::started(process),
+        Action::ModelStatus => models::status(context)?,
+        Action::OpenApi => openapi::answer(context).await?,
+        Action::Page => page::page(),
+        Action::Root => page::root(&request.headers),
     })
 }
 
@@ -172,11 +214,21 @@ impl<'a> Captures<'a> {
             let fits = match wanted {
                 "{model}" => {
                     captures.model = segment;
-                    !segment.is_empty()
+                    // A verb of V1 belongs to no name: `m:predict` is never asked for as a model.
+                    let is_verb = segment.contains(':') && route.starts_with("/v1/");
+                    !segment.is_empty() && !is_verb
+                }
+                "{model}:predict" => {
+                    captures.model = segment.strip_suffix(":predict").unwrap_or_default();
+                    !captures.model.is_empty()
                 }
                 "{version}" => {
                     captures.version = Some(segment);
-                    !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit())
+                    is_number(segment)
+                }
+                "{version}:predict" => {
+                    captures.version = segment.strip_suffix(":predict");
+                    captures.version.is_some_and(is_number)
                 }
                 "{region}" => {
                     captures.region = segment;
@@ -202,6 +254,10 @@ impl<'a> Captures<'a> {
         };
         Ok(Target { model: Text::from(model.into_owned()), version, region: Text::from(region.into_owned()) })
     }
+}
+
+fn is_number(segment: &str) -> bool {
+    !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Decodes once, and only what stands between two slashes: what comes out is a name, never a path.

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 
 use mlserve_core::config::LimitSettings;
+use mlserve_core::error::Kind;
+use mlserve_core::request::{MAX_PARAMETERS, Parameter};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -13,6 +15,10 @@ use crate::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTe
 use crate::proto::{InferParameter, InferTensorContents, ModelInferRequest};
 
 fn decoded_from(pieces: &[Bytes]) -> Result<Request, Refused> {
+    all_decoded_from(pieces).map(|decoded| decoded.request)
+}
+
+fn all_decoded_from(pieces: &[Bytes]) -> Result<Decoded, Refused> {
     decode(pieces, &LimitSettings::default(), &mut reservation(1 << 30))
 }
 
@@ -269,20 +275,95 @@ fn bad_parameters_are_refused_with_tritons_texts() {
 }
 
 #[test]
-fn what_is_not_offered_says_so() {
-    let parameter = |key: &str| {
-        let choice = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(1)) };
-        HashMap::from([(key.to_owned(), choice)])
+fn a_sequence_becomes_the_routing_key() {
+    let key = |choice| {
+        let request = decoded(&with_parameter("sequence_id", Some(choice)).encode_to_vec()).expect("valid");
+        request.routing_key().to_owned()
     };
-    for (key, what) in [("classification", "classification"), ("shared_memory_region", "shared memory")] {
-        let output = InferRequestedOutputTensor { name: "y".to_owned(), parameters: parameter(key) };
-        let request = ModelInferRequest { outputs: vec![output], ..Default::default() };
-        let text = format!("{what} is not offered by this server; tensor 'y' asks for it");
-        assert_eq!(refusal(&request), (Kind::NotOffered, text));
+    assert_eq!(key(ParameterChoice::Int64Param(7)), "7");
+    assert_eq!(key(ParameterChoice::Int64Param(-1)), u64::MAX.to_string(), "the same number over HTTP");
+    assert_eq!(key(ParameterChoice::StringParam("wagon".to_owned())), "wagon");
+    assert_eq!(key(ParameterChoice::Int64Param(0)), "", "none");
+    assert_eq!(key(ParameterChoice::StringParam(String::new())), "", "none");
+    assert!(decoded(BY_HAND).expect("valid").options.is_none(), "most requests have none of this");
+}
+
+/// Parameters of a tensor.
+fn parameters_of(choices: &[(&str, ParameterChoice)]) -> HashMap<String, InferParameter> {
+    let parameter = |choice: &ParameterChoice| InferParameter { parameter_choice: Some(choice.clone()) };
+    choices.iter().map(|(key, choice)| ((*key).to_owned(), parameter(choice))).collect()
+}
+
+/// A request for the output `y` with these parameters.
+fn with_output(choices: &[(&str, ParameterChoice)]) -> ModelInferRequest {
+    let output = InferRequestedOutputTensor { name: "y".to_owned(), parameters: parameters_of(choices) };
+    ModelInferRequest { outputs: vec![output], ..ModelInferRequest::default() }
+}
+
+#[test]
+fn outputs_are_classified_by_a_whole_number_above_0() {
+    use ParameterChoice::{Int64Param, StringParam, Uint64Param};
+    let request = decoded(&with_output(&[("classification", Int64Param(3))]).encode_to_vec()).expect("valid");
+    let options = request.options.expect("it has some");
+    assert_eq!(options.classifications, [("y".into(), 3)]);
+    let kind = "invalid value type for 'classification' parameter, expected int64_param";
+    for choice in [Uint64Param(3), StringParam("3".to_owned())] {
+        assert_eq!(refusal(&with_output(&[("classification", choice)])), (Kind::InvalidArgument, kind.to_owned()));
     }
-    let mut request = ModelInferRequest { inputs: vec![input("x", "FP32", &[1])], ..Default::default() };
-    request.inputs[0].parameters = parameter("shared_memory_region");
-    assert_eq!(refusal(&request).0, Kind::NotOffered);
+    for number in [0, -1] {
+        let text = format!("invalid value for 'classification' parameter, expected > 0, got {number}");
+        assert_eq!(refusal(&with_output(&[("classification", Int64Param(number))])), (Kind::InvalidArgument, text));
+    }
+}
+
+#[test]
+fn tensors_may_lie_in_shared_memory() {
+    use ParameterChoice::{Int64Param, StringParam};
+    let place = |offset, size| {
+        let region = ("shared_memory_region", StringParam("r".to_owned()));
+        [region, ("shared_memory_offset", Int64Param(offset)), ("shared_memory_byte_size", Int64Param(size))]
+    };
+    let mut request = with_output(&place(16, 8));
+    request.inputs = vec![input("a", "FP32", &[1]), input("b", "FP32", &[2]), input("c", "FP32", &[1])];
+    request.inputs[1].parameters = parameters_of(&place(0, 8));
+    request.raw_input_contents = vec![vec![1; 4], vec![3; 4]];
+    let found = all_decoded_from(&[request.encode_to_vec().into()]).expect("valid");
+    let shared = found.shared.expect("two tensors do");
+    let expected = |offset, byte_size| Place { region: "r".into(), offset, byte_size };
+    assert_eq!(shared.inputs[..], [(1, expected(0, 8))]);
+    assert_eq!(shared.outputs[..], [("y".into(), expected(16, 8))]);
+    // Raw contents are those of the inputs that lie in the message.
+    assert_eq!([0, 1, 2].map(|index| raw(&found.request, index)), [vec![1; 4], vec![], vec![3; 4]]);
+
+    request.raw_input_contents.push(vec![2; 8]);
+    assert!(refusal(&request).1.starts_with("expected 2 raw_input_contents"));
+    request.raw_input_contents.clear();
+    for input in &mut request.inputs {
+        input.contents = Some(InferTensorContents { fp32_contents: vec![1.0], ..Default::default() });
+    }
+    let text = "unexpected 'content' provided when using shared memory for input tensor 'b' for model ''";
+    assert_eq!(refusal(&request).1, text);
+}
+
+#[test]
+fn a_place_in_shared_memory_is_whole_or_not_there() {
+    use ParameterChoice::{BoolParam, Int64Param, StringParam};
+    let region = || ("shared_memory_region", StringParam("r".to_owned()));
+    let size = |bytes| ("shared_memory_byte_size", Int64Param(bytes));
+    let offset = |choice| ("shared_memory_offset", choice);
+    for (choices, text) in [
+        (vec![region()], "'shared_memory_byte_size' must be specified along with 'shared_memory_region' parameter for"),
+        (vec![size(1)], "'shared_memory_byte_size' can not be specified without 'shared_memory_region' parameter for"),
+        (vec![offset(Int64Param(0))], "'shared_memory_offset' can not be specified without 'shared_memory_region'"),
+        (vec![("shared_memory_region", Int64Param(1))], "invalid value type for 'shared_memory_region' parameter for"),
+        (vec![region(), size(-1)], "invalid value for 'shared_memory_byte_size' parameter for tensor 'y', expected"),
+        (vec![region(), size(1), offset(Int64Param(i64::MIN))], "invalid value for 'shared_memory_offset' parameter"),
+        (vec![region(), size(1), offset(BoolParam(true))], "invalid value type for 'shared_memory_offset' parameter"),
+    ] {
+        let (kind, found) = refusal(&with_output(&choices));
+        assert_eq!(kind, Kind::InvalidArgument);
+        assert!(found.starts_with(text) && found.contains("'y'"), "{found}");
+    }
 }
 
 #[test]

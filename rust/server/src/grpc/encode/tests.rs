@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mlserve_core::request::Text;
+use mlserve_core::tensor::DataType;
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -12,7 +13,7 @@ use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::{ModelInferResponse, ModelStreamInferResponse};
 
 fn output(index: usize, shape: &[i64], data: Vec<u8>) -> Output {
-    Output { index, shape: shape.iter().copied().collect(), data: data.into() }
+    Output { index, datatype: DataType::Fp32, shape: shape.iter().copied().collect(), data: data.into() }
 }
 
 fn encoded(id: &str, outputs: Vec<Output>, extras: Extras) -> Message {
@@ -26,6 +27,17 @@ fn encoded(id: &str, outputs: Vec<Output>, extras: Extras) -> Message {
         reservation: None,
     };
     encode(&answer, extras)
+}
+
+#[test]
+fn a_classified_output_has_its_own_type_and_one_in_shared_memory_an_empty_entry() {
+    let classified = Output { datatype: DataType::Bytes, ..output(0, &[1, 1], b"\x03\0\0\x001:0".to_vec()) };
+    let message = encoded("", vec![classified, output(0, &[1, 2], Vec::new())], Extras::default());
+    let response = ModelInferResponse::decode(&*joined(message)).expect("decoded");
+    let found: Vec<_> = response.outputs.iter().map(|output| (&*output.datatype, &output.shape[..])).collect();
+    assert_eq!(found, [("BYTES", &[1, 1][..]), ("FP32", &[1, 2][..])]);
+    assert_eq!(response.raw_output_contents, [b"\x03\0\0\x001:0".to_vec(), Vec::new()]);
+    assert!(response.outputs.iter().all(|output| output.parameters.is_empty()));
 }
 
 fn joined(message: Message) -> Vec<u8> {
@@ -59,7 +71,7 @@ fn empty_outputs_have_an_entry_of_their_own() {
 fn large_outputs_are_not_copied() {
     let data = Bytes::from(vec![7; COPIED_BYTES + 1]);
     let outputs = vec![
-        Output { index: 0, shape: [1, 2].into_iter().collect(), data: data.clone() },
+        Output { index: 0, datatype: DataType::Fp32, shape: [1, 2].into_iter().collect(), data: data.clone() },
         output(1, &[1, 1], vec![1; 4]),
     ];
     let pieces = encoded("q", outputs, Extras::default()).into_pieces();

@@ -10,11 +10,11 @@ use h2::RecvStream;
 use mlserve_core::budget::Reservation;
 use mlserve_core::config::LimitSettings;
 use mlserve_core::error::{Error, Kind, Result};
-use mlserve_core::request::{Request, Text};
+use mlserve_core::request::Text;
 
 use crate::body::{Gathered, Pace, RequestBody, too_slow};
 use crate::event_loop::LoopContext;
-use crate::grpc::decode::{self, Refused};
+use crate::grpc::decode::{self, Decoded, Refused};
 use crate::grpc::frame::{self, Encoded, PREFIX_BYTES, Prefix};
 use crate::inflate::Encoding;
 
@@ -44,7 +44,7 @@ pub(super) struct Received {
 
 /// A decoded message, and the budget it holds.
 pub(super) struct Opened {
-    pub(super) request: Request,
+    pub(super) decoded: Decoded,
     pub(super) reservation: Reservation,
 }
 
@@ -152,8 +152,8 @@ impl Received {
     pub(super) fn open(self, limits: &LimitSettings) -> Result<Opened, Refused> {
         let mut reservation = self.reservation;
         let pieces = self.message.open(self.limit, &mut reservation)?;
-        let request = decode::decode(&pieces, limits, &mut reservation)?;
-        Ok(Opened { request, reservation })
+        let decoded = decode::decode(&pieces, limits, &mut reservation)?;
+        Ok(Opened { decoded, reservation })
     }
 }
 

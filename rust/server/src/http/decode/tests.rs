@@ -68,8 +68,8 @@ fn a_whole_request_is_read() {
     assert_eq!(&*request.inputs[1].name, "y");
     assert_eq!(bytes(&decoded, 1), &b"\x02\0\0\0\xc3\xa9\0\0\0\0"[..]);
     assert_eq!(request.outputs.iter().map(|name| &**name).collect::<Vec<_>>(), ["p", "q"]);
-    assert!(decoded.wants.is_binary("p"));
-    assert!(!decoded.wants.is_binary("q"));
+    assert_eq!(decoded.wants.form("p"), OutputForm::Binary);
+    assert_eq!(decoded.wants.form("q"), OutputForm::Json);
 }
 
 #[test]
@@ -79,7 +79,8 @@ fn binary_output_is_the_default_of_the_request_or_its_own() {
         "outputs":[{{"name":"a"}},{{"name":"b","parameters":{{"binary_data":false}}}}]}}"#
     );
     let wants = decode_json(&json).expect("valid").wants;
-    assert!(wants.is_binary("a") && !wants.is_binary("b") && wants.is_binary("not named"));
+    let forms = ["a", "b", "not named"].map(|name| wants.form(name));
+    assert_eq!(forms, [OutputForm::Binary, OutputForm::Json, OutputForm::Binary]);
 }
 
 #[test]
@@ -153,8 +154,6 @@ fn an_input_has_exactly_one_source() {
         but(r#","data":[1],"parameters":{"binary_data_size":1,"shared_memory_region":"r"}"#),
         format!("{start} set 'data' 'binary_data_size' 'shared_memory_region'")
     );
-    let shared = with_input(r#""name":"x","shape":[1],"datatype":"UINT8","parameters":{"shared_memory_region":"r"}"#);
-    assert_eq!(decode_json(&shared).expect_err("not offered").kind(), Kind::NotOffered);
 }
 
 #[test]
@@ -213,8 +212,73 @@ fn parameters_have_their_texts() {
     ] {
         assert_eq!(fault(&format!(r#"{{"inputs":[],"parameters":{parameters}}}"#)), text);
     }
-    let classes = format!(r#"{{"inputs":[{{{ROW}}}],"outputs":[{{"name":"p","parameters":{{"classification":1}}}}]}}"#);
-    assert_eq!(decode_json(&classes).expect_err("not offered").kind(), Kind::NotOffered);
+}
+
+#[test]
+fn a_sequence_becomes_the_routing_key() {
+    let key = |id: &str| {
+        let decoded = decode_json(&format!(r#"{{"inputs":[],"parameters":{{"sequence_id":{id}}}}}"#)).expect("valid");
+        decoded.request.routing_key().to_owned()
+    };
+    assert_eq!([key("7"), key("18446744073709551615"), key("\"wagon\"")], ["7", "18446744073709551615", "wagon"]);
+    assert_eq!([key("0"), key("\"\"")], ["", ""], "none");
+    assert!(decode_json(&with_input(ROW)).expect("valid").request.options.is_none(), "most requests have none");
+}
+
+/// A body that wants the output `p` with these parameters.
+fn with_output(parameters: &str) -> String {
+    format!(r#"{{"inputs":[],"outputs":[{{"name":"p","parameters":{{{parameters}}}}}]}}"#)
+}
+
+#[test]
+fn outputs_are_classified_by_a_whole_number() {
+    let decoded = decode_json(&with_output(r#""classification":3,"binary_data":true"#)).expect("valid");
+    assert_eq!(decoded.request.options.expect("it has some").classifications, [("p".into(), 3)]);
+    assert_eq!(decoded.wants.form("p"), OutputForm::Binary);
+    let none = decode_json(&with_output(r#""classification":0"#)).expect("as Triton reads it");
+    assert!(none.request.options.is_none());
+    for value in ["-1", "1.5", "\"3\"", "true", "18446744073709551616"] {
+        let text = fault(&with_output(&format!(r#""classification":{value}"#)));
+        let start = "Unable to set 'classification': attempt to access JSON non-unsigned-integer as unsigned-integer";
+        assert!(text.starts_with(start), "{text}");
+    }
+}
+
+#[test]
+fn tensors_may_lie_in_shared_memory() {
+    let place = r#""shared_memory_region":"r","shared_memory_offset":4,"shared_memory_byte_size":8"#;
+    let decoded = decode_json(&format!(
+        r#"{{"inputs":[{{{ROW}}},{{"name":"s","shape":[2],"datatype":"FP32","parameters":{{{place}}}}}],
+        "outputs":[{{"name":"p","parameters":{{"binary_data":false,{place}}}}}]}}"#
+    ))
+    .expect("valid");
+    let shared = decoded.shared.expect("two tensors do");
+    let expected = Place { region: "r".into(), offset: 4, byte_size: 8 };
+    assert_eq!(shared.inputs[..], [(1, expected.clone())]);
+    assert_eq!(shared.outputs[..], [("p".into(), expected)]);
+    assert_eq!(decoded.wants.form("p"), OutputForm::Shared);
+    for (also, what) in [(r#","binary_data":true"#, "binary_data"), (r#","classification":1"#, "classification")] {
+        let text = fault(&with_output(&format!("{place}{also}")));
+        assert_eq!(text, format!("Output can't set both 'shared_memory_region' and '{what}'; output 'p' does"));
+    }
+}
+
+#[test]
+fn a_place_in_shared_memory_is_whole_or_not_there() {
+    for (parameters, text) in [
+        (r#""shared_memory_region":"r""#, "'shared_memory_byte_size' must be specified along with"),
+        (r#""shared_memory_offset":0"#, "'shared_memory_offset' can not be specified without"),
+        (r#""shared_memory_byte_size":0"#, "'shared_memory_byte_size' can not be specified without"),
+        (r#""shared_memory_region":7"#, "Unable to parse 'shared_memory_region'"),
+        (r#""shared_memory_region":"r","shared_memory_byte_size":-1"#, "Unable to parse 'shared_memory_byte_size'"),
+        (r#""shared_memory_region":"r","shared_memory_offset":1e3"#, "Unable to parse 'shared_memory_offset'"),
+    ] {
+        let found = fault(&with_output(parameters));
+        assert!(found.starts_with(text), "{found}");
+        let found =
+            fault(&with_input(&format!(r#""name":"x","shape":[1],"datatype":"UINT8","parameters":{{{parameters}}}"#)));
+        assert!(found.starts_with(text) || found.starts_with("Input must set only one"), "{found}");
+    }
 }
 
 #[test]

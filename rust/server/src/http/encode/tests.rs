@@ -21,7 +21,8 @@ fn output(
     data: Vec<u8>,
     is_binary: bool,
 ) -> DraftOutput<'static> {
-    DraftOutput { name: Cow::Borrowed(name), datatype, shape: Shape::from_slice(shape), data: data.into(), is_binary }
+    let form = if is_binary { OutputForm::Binary } else { OutputForm::Json };
+    DraftOutput { name: Cow::Borrowed(name), datatype, shape: Shape::from_slice(shape), data: data.into(), form }
 }
 
 fn draft(outputs: impl IntoIterator<Item = DraftOutput<'static>>) -> Draft<'static> {
@@ -48,6 +49,17 @@ fn json_of(datatype: DataType, data: Vec<u8>) -> Result<String> {
 
 fn floats(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+#[test]
+fn an_output_in_shared_memory_has_neither_data_nor_parameters() {
+    let mut shared = output("y", DataType::Fp32, &[2, 3], Vec::new(), false);
+    shared.form = OutputForm::Shared;
+    let encoded = encode(draft([shared]), LIMIT).expect("encoded");
+    assert_eq!(encoded.json_length, None);
+    let expected =
+        br#"{"model_name":"tiny","model_version":"1","outputs":[{"name":"y","datatype":"FP32","shape":[2,3]}]}"#;
+    assert_eq!(body(&encoded), expected);
 }
 
 #[test]

@@ -28,6 +28,17 @@ fn paths_lead_to_their_actions() {
         ("GET", "/v2/models/a%2Fb%20%C3%A9%25", Action::ModelMetadata, "a/b é%", None),
         ("GET", "/v2/models/%2e%2e", Action::ModelMetadata, "..", None),
         ("GET", "/v2/models/%252e", Action::ModelMetadata, "%2e", None),
+        ("GET", "/v2/models/a:predict", Action::ModelMetadata, "a:predict", None),
+        ("GET", "/v1/models", Action::V1Models, "", None),
+        ("GET", "/v1/models/tiny", Action::V1Model, "tiny", None),
+        ("GET", "/v1/models/a%3Ab", Action::V1Model, "a:b", None),
+        ("POST", "/v1/models/tiny:predict", Action::Plain(Dialect::V1), "tiny", None),
+        ("POST", "/v1/models/a%3Ab:predict", Action::Plain(Dialect::V1), "a:b", None),
+        ("POST", "/v1/models/tiny/versions/2:predict", Action::Plain(Dialect::V1), "tiny", Some(2)),
+        ("POST", "/v2/models/tiny/generate", Action::Plain(Dialect::Generate), "tiny", None),
+        ("POST", "/v2/models/tiny/versions/2/generate_stream", Action::Plain(Dialect::GenerateStream), "tiny", Some(2)),
+        ("POST", "/predict/tiny", Action::Plain(Dialect::Predict), "tiny", None),
+        ("GET", "/", Action::Root, "", None),
     ] {
         assert_eq!(routed(method, path), Ok((action, model.to_owned(), version)), "{method} {path}");
     }
@@ -37,9 +48,16 @@ fn paths_lead_to_their_actions() {
 fn everything_else_is_refused() {
     let not_found = (404, r#"{"error":"Not Found"}"#.to_owned());
     for path in [
-        "/",
         "/v2/",
-        "/v1/models/x",
+        "/v1/models/",
+        "/v1/models/x:explain",
+        "/v1/models/:predict",
+        "/v1/models/x/versions/:predict",
+        "/v1/models/x/versions/a:predict",
+        "/v1/models/x:predict/",
+        "/predict/",
+        "/predict",
+        "/docs/",
         "/v2/models",
         "/v2/models/",
         "/v2/models//infer",
@@ -62,6 +80,10 @@ fn everything_else_is_refused() {
     let not_allowed = (405, r#"{"error":"Method Not Allowed"}"#.to_owned());
     for (method, path) in [
         ("GET", "/v2/models/x/infer"),
+        ("GET", "/v1/models/x:predict"),
+        ("GET", "/v1/models/x/versions/1:predict"),
+        ("POST", "/v1/models/x"),
+        ("POST", "/health"),
         ("PUT", "/v2/models/x/infer"),
         ("DELETE", "/v2/models/x"),
         ("POST", "/v2"),

@@ -23,6 +23,7 @@ use crate::access::AccessLog;
 use crate::event_loop::{self, LoopHandle, LoopMailbox, LoopSeed};
 use crate::lifecycle::Models;
 use crate::listen::Socket;
+use crate::model_config::Configs;
 use crate::process::Process;
 use crate::status::{Phase, Status};
 use crate::trace::Tracing;
@@ -103,12 +104,14 @@ impl TestServer {
         let process = Arc::new(Process {
             status: Status::new(false),
             bytes: Budget::new(settings.limits.byte_budget),
+            shared_memory: crate::shared_memory::Regions::new(settings.server.allow_client_shm),
             clock: Clock::Monotonic,
             access_log: None,
             tracer,
             shared: Arc::clone(&shared),
             plan,
             models: no_models,
+            configs: Configs::default(),
             settings,
         });
         let log = Log::default();
@@ -162,7 +165,7 @@ impl Drop for TestServer {
 fn models(echo: &Arc<Echo>, mailbox: &Arc<LoopMailbox>) -> Plan {
     let mailboxes: Arc<[Arc<dyn Mailbox>]> = Arc::new([Arc::clone(mailbox) as Arc<dyn Mailbox>]);
     let model = |name: &str, datatype: DataType, shape: &[i64], batching: Batching| {
-        let tensor = |name: &str| TensorSpec { name: name.to_owned(), datatype, shape: shape.into() };
+        let tensor = |name: &str| TensorSpec { name: name.to_owned(), datatype, shape: shape.into(), labels: None };
         let spec = ModelSpec {
             name: name.into(),
             version: 1,
