@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from mlserve.client.sync_client import Client
     from mlserve.errors import MlserveError
     from mlserve.serving.server import Server
-    from mlserve.types import InferRequest, InferResult, ModelMetadata, ServerMetadata, Tensor, TensorMetadata
+    from mlserve.statistics import ModelStatistics
+    from mlserve.types import (
+        InferRequest,
+        InferResult,
+        ModelIndex,
+        ModelMetadata,
+        ServerMetadata,
+        Tensor,
+        TensorMetadata,
+    )
 
 __all__ = [
     "AsyncClient",
@@ -23,7 +32,9 @@ __all__ = [
     "InferRequest",
     "InferResult",
     "MlserveError",
+    "ModelIndex",
     "ModelMetadata",
+    "ModelStatistics",
     "Server",
     "ServerMetadata",
     "Tensor",
@@ -37,7 +48,9 @@ _HOMES = {
     "InferRequest": "mlserve.types",
     "InferResult": "mlserve.types",
     "MlserveError": "mlserve.errors",
+    "ModelIndex": "mlserve.types",
     "ModelMetadata": "mlserve.types",
+    "ModelStatistics": "mlserve.statistics",
     "Server": "mlserve.serving.server",
     "ServerMetadata": "mlserve.types",
     "Tensor": "mlserve.types",

@@ -255,6 +255,8 @@ _BY_GRPC: dict[int, type[MlserveError]] = {
     3: InvalidArgumentError,
     4: DeadlineExceededError,
     5: NotFoundError,
+    # Foreign servers say that something exists already; ours and HTTP call it an invalid argument.
+    6: InvalidArgumentError,
     8: TooLargeError,
     12: NotOfferedError,
     13: InternalError,

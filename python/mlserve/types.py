@@ -1,6 +1,6 @@
-"""What goes into an inference and comes out of it, for the clients and the in-process server alike.
+"""What goes into a call and comes out of it, for the clients and the in-process server alike.
 
-Plain frozen classes; numpy is needed only by whoever fills them.
+Plain frozen classes; numpy is needed only by whoever fills them. What statistics are made of is in `statistics.py`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ Datatype: TypeAlias = Literal[
 Protocol: TypeAlias = Literal["grpc", "http"]
 Compression: TypeAlias = Literal["gzip", "deflate"]
 ParameterValue: TypeAlias = bool | int | float | str
+# A model's configuration: the protocol's ModelConfig as a mapping, or as JSON text.
+ModelConfig: TypeAlias = Mapping[str, Any] | str
+# `trace_level` is a list, the others are texts; to change one, `None` clears it.
+TraceSettings: TypeAlias = dict[str, str | list[str]]
+TraceChanges: TypeAlias = Mapping[str, str | int | Sequence[str] | None]
+LogSettings: TypeAlias = Mapping[str, bool | int | str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +67,7 @@ class InferRequest:
         parameters: Request parameters of the protocol.
         priority: 1 is the highest, 0 the model's default.
         request_id: Comes back in the answer and in the server's logs.
+        classification: Outputs to return as their best classes, with how many of them.
     """
 
     model: str
@@ -70,6 +77,7 @@ class InferRequest:
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
     priority: int = 0
     request_id: str = ""
+    classification: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,3 +145,39 @@ class ServerMetadata:
     name: str
     version: str
     extensions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelIndex:
+    """A version of a model as the repository's index lists it.
+
+    Attributes:
+        name: Name of the model.
+        version: Its version; empty if none was ever loaded.
+        state: READY, LOADING, UNLOADING or UNAVAILABLE; empty if no version was ever loaded.
+        reason: Why it is in that state; empty if there is nothing to say.
+    """
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SystemSharedMemoryRegion:
+    """A registered region of the machine's shared memory; sizes in bytes."""
+
+    name: str
+    key: str
+    offset: int
+    byte_size: int
+
+
+@dataclass(frozen=True)
+class CudaSharedMemoryRegion:
+    """A registered region of a GPU's memory; sizes in bytes."""
+
+    name: str
+    device_id: int
+    byte_size: int

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import tritonclient.grpc
-import tritonclient.grpc.aio
-import tritonclient.http
-import tritonclient.http.aio
 from tritonclient.utils import InferenceServerException
 
+from tests.conformance.triton_clients import MODULES, manage
 from tests.graphs import DATATYPES
 
 if TYPE_CHECKING:
@@ -23,31 +19,12 @@ pytestmark = pytest.mark.server
 Call = Callable[..., Any]
 
 
-@pytest.fixture(params=["grpc", "grpc_aio", "http", "http_aio"])
+@pytest.fixture(params=list(MODULES))
 def call(request: pytest.FixtureRequest, graph_server: ServerProcess) -> Call:
     """Calls one method of each client in turn: `call("is_model_ready", "mlp")`; gRPC answers as JSON."""
     name: str = request.param
     address = graph_server.http if name.startswith("http") else graph_server.grpc
-    module = {
-        "grpc": tritonclient.grpc,
-        "grpc_aio": tritonclient.grpc.aio,
-        "http": tritonclient.http,
-        "http_aio": tritonclient.http.aio,
-    }[name]
-
-    def blocking(method: str, *args: Any) -> Any:
-        with module.InferenceServerClient(address) as client:
-            as_json = {"as_json": True} if name == "grpc" and method.startswith("get_") else {}
-            return getattr(client, method)(*args, **as_json)
-
-    async def asynchronous(method: str, *args: Any) -> Any:
-        async with module.InferenceServerClient(address) as client:
-            as_json = {"as_json": True} if name == "grpc_aio" and method.startswith("get_") else {}
-            return await getattr(client, method)(*args, **as_json)
-
-    if name.endswith("aio"):
-        return lambda method, *args: asyncio.run(asynchronous(method, *args))
-    return blocking
+    return lambda method, *args: manage(name, address, method, *args)
 
 
 def test_the_server_is_live_and_ready(call: Call) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pytest
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-from tests.conformance.triton_clients import ANSWER_LIMIT_S, Asked, Reply, stream_all
+from tests.conformance.triton_clients import ANSWER_LIMIT_S, Asked, Reply, stream_aio, stream_all
 from tests.reference import assert_same_bits
 
 if TYPE_CHECKING:
@@ -32,6 +33,17 @@ def test_answers_come_in_the_order_of_the_requests(graph_server: ServerProcess) 
         assert isinstance(reply, Reply), reply
         assert reply.id == f"request-{index}"
         assert_same_bits(reply.arrays["y"], asked.inputs["x"], "y")
+
+
+def test_an_asynchronous_stream_answers_in_order(graph_server: ServerProcess) -> None:
+    requests = [numbered(0), numbered(1, model="nobody"), numbered(2)]
+    replies = asyncio.run(stream_aio(graph_server.grpc, requests))
+    assert [isinstance(reply, Reply) for reply in replies] == [True, False, True]
+    assert "Request for unknown model: 'nobody' is not found" in str(replies[1])
+    for index in (0, 2):
+        reply = replies[index]
+        assert isinstance(reply, Reply)
+        assert_same_bits(reply.arrays["y"], requests[index].inputs["x"], "y")
 
 
 def test_every_answer_says_that_it_is_final(graph_server: ServerProcess) -> None:

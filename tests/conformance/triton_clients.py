@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -96,6 +96,12 @@ def http_aio(address: str, asked: Asked) -> Reply:
     return _http_reply(asyncio.run(ask()))
 
 
+MODULES: dict[str, Any] = {
+    "grpc": tritonclient.grpc,
+    "grpc_aio": tritonclient.grpc.aio,
+    "http": tritonclient.http,
+    "http_aio": tritonclient.http.aio,
+}
 CLIENTS: dict[str, Ask] = {"grpc": grpc, "grpc_aio": grpc_aio, "stream": stream, "http": http, "http_aio": http_aio}
 
 
@@ -113,6 +119,33 @@ def stream_all(
         for asked in requests:
             client.async_stream_infer(**_arguments(tritonclient.grpc, asked))
         return [replies.get(timeout=ANSWER_LIMIT_S) for _ in requests]
+
+
+async def stream_aio(address: str, requests: Sequence[Asked]) -> list[Reply | Exception]:
+    """The same through the asyncio client: one stream, and the replies in the order they came."""
+
+    async def asked() -> AsyncIterator[dict[str, Any]]:
+        for request in requests:
+            yield _arguments(tritonclient.grpc.aio, request)
+
+    async with tritonclient.grpc.aio.InferenceServerClient(address) as client:
+        replies = client.stream_infer(asked())
+        return [error if error is not None else _grpc_reply(result) async for result, error in replies]
+
+
+def manage(client: str, address: str, method: str, *args: Any, **kwargs: Any) -> Any:
+    """Calls any other method of the client named so; gRPC answers as JSON."""
+    module = MODULES[client]
+    as_json = {"as_json": True} if client.startswith("grpc") and method.startswith(("get_", "update_")) else {}
+    if not client.endswith("aio"):
+        with module.InferenceServerClient(address) as opened:
+            return getattr(opened, method)(*args, **kwargs, **as_json)
+
+    async def call() -> Any:
+        async with module.InferenceServerClient(address) as opened:
+            return await getattr(opened, method)(*args, **kwargs, **as_json)
+
+    return asyncio.run(call())
 
 
 def _arguments(module: Any, asked: Asked) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from mlserve.errors import MlserveError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 _PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 
@@ -59,11 +62,19 @@ def version() -> None:
     click.echo(f"mlserve {installed('mlserve')}")
 
 
+def server_options(command: Command) -> Command:
+    """The options that say which server is asked."""
+    protocols = click.Choice(["grpc", "http"])
+    command = click.option("--protocol", type=protocols, help="By default what the url says, else grpc.")(command)
+    return click.option(
+        "--url", default="127.0.0.1:8001", show_default=True, help="Server: host:port or unix:///path."
+    )(command)
+
+
 @group.command()
 @click.argument("model")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--url", default="127.0.0.1:8001", show_default=True, help="Server: host:port or unix:///path.")
-@click.option("--protocol", type=click.Choice(["grpc", "http"]), help="By default what the url says, else grpc.")
+@server_options
 @click.option("--version", "model_version", default="", help="Version to ask; by default the server chooses.")
 @click.option("--timeout-s", type=float, default=30.0, show_default=True, help="Deadline of the request.")
 @click.option("--output", type=click.Choice(["json", "npz"]), default="json", show_default=True, help="Answer's form.")
@@ -99,6 +110,75 @@ def infer(
         out.write_text(answer_text(result) + "\n")
     else:
         click.echo(answer_text(result))
+
+
+@group.command()
+@server_options
+@click.option("--ready", is_flag=True, help="Only what is ready.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@click.option("--timeout-s", type=float, default=30.0, show_default=True, help="Deadline of the call.")
+def models(url: str, protocol: str | None, ready: bool, as_json: bool, timeout_s: float) -> None:  # noqa: FBT001 -- click
+    """List the models that a server knows, and their states."""
+    from mlserve.cli.manage import connect, models_text  # noqa: PLC0415 -- the client costs 0.2 s
+
+    with connect(url, protocol, timeout_s) as client:
+        click.echo(models_text(client, ready=ready, as_json=as_json))
+
+
+@group.command()
+@click.argument("model")
+@server_options
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="Configuration instead of the repository's: JSON, or a .pbtxt file.",
+)
+@click.option("--timeout-s", type=float, help="Deadline; by default it takes as long as it takes.")
+def load(model: str, url: str, protocol: str | None, config: Path | None, timeout_s: float | None) -> None:
+    """Load MODEL, or load it again. The server must run with --model-control-mode explicit."""
+    from mlserve.cli.manage import connect, read_config  # noqa: PLC0415 -- the client costs 0.2 s
+
+    with connect(url, protocol, timeout_s) as client:
+        client.load_model(model, config=read_config(config) if config else None, timeout_s=timeout_s)
+    click.echo(f"{model} is loaded", err=True)
+
+
+@group.command()
+@click.argument("model")
+@server_options
+@click.option("--timeout-s", type=float, help="Deadline; by default it takes as long as it takes.")
+def unload(model: str, url: str, protocol: str | None, timeout_s: float | None) -> None:
+    """Unload MODEL. The server must run with --model-control-mode explicit."""
+    from mlserve.cli.manage import connect  # noqa: PLC0415 -- the client costs 0.2 s
+
+    with connect(url, protocol, timeout_s) as client:
+        client.unload_model(model, timeout_s=timeout_s)
+    click.echo(f"{model} is unloaded", err=True)
+
+
+@group.command()
+@click.argument("model", default="")
+@server_options
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table; with --watch one line each time.")
+@click.option("--watch", "every_s", type=click.FloatRange(min=0.1), help="Show rates, every so many seconds.")
+@click.option("--timeout-s", type=float, default=30.0, show_default=True, help="Deadline of each call.")
+def stats(
+    model: str,
+    url: str,
+    protocol: str | None,
+    as_json: bool,  # noqa: FBT001 -- click
+    every_s: float | None,
+    timeout_s: float,
+) -> None:
+    """Show what a server has counted: requests, rows, runs, and what they took, for MODEL or for all."""
+    from mlserve.cli.manage import connect, statistics_text, watch  # noqa: PLC0415 -- the client costs 0.2 s
+
+    with connect(url, protocol, timeout_s) as client:
+        if every_s is None:
+            click.echo(statistics_text(client, model, as_json=as_json))
+            return
+        for text in watch(client, model, every_s, as_json=as_json):
+            click.echo(text if as_json else f"{text}\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from mlserve.client.address import Address, parse_address
+from mlserve.client.async_management import AsyncManagementCalls
 from mlserve.client.prepare import CallOptions, WireRequest, needs_metadata, prepare
 from mlserve.client.sync_client import DEFAULT_TIMEOUT_S, check_compression
 from mlserve.errors import DeadlineExceededError, InvalidArgumentError, NotFoundError, UnavailableError
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
     from mlserve.client.grpc_async import AsyncGrpcTransport
     from mlserve.client.http_async import AsyncHttpTransport
+    from mlserve.client.operation import Found, Operation
     from mlserve.errors import MlserveError
     from mlserve.types import Compression, Inputs, ParameterValue, Protocol
 
 
-class AsyncClient:
+class AsyncClient(AsyncManagementCalls):
     """Speaks with a server of the Open Inference Protocol from one event loop.
 
     The arguments are those of `Client`. The connection is made on first use, inside the loop that uses it. Over HTTP it
@@ -60,6 +62,7 @@ class AsyncClient:
         priority: int = 0,
         timeout_s: float | None = None,
         request_id: str = "",
+        classification: Mapping[str, int] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> InferResult:
         """Runs one inference; see `Client.infer`. Cancelling the task cancels the request on the server.
@@ -67,7 +70,9 @@ class AsyncClient:
         Raises:
             MlserveError: Of the class that fits the server's refusal, with the server's text.
         """
-        request = InferRequest(model, inputs, version, outputs, parameters or {}, priority, request_id)
+        request = InferRequest(
+            model, inputs, version, outputs, parameters or {}, priority, request_id, classification or {}
+        )
         call = self._call(timeout_s, headers)
         try:
             return await self._transport.infer(await self._prepare(request, call), call)
@@ -144,6 +149,10 @@ class AsyncClient:
         if self._open is None:
             self._open = _transport(self._address, self._compression)
         return self._open
+
+    async def _manage(self, operation: Operation[Found], timeout_s: float | None) -> Found:
+        call = CallOptions(timeout_s, self._headers) if operation.is_long else self._call(timeout_s)
+        return await self._transport.manage(operation, call)
 
     def _call(self, timeout_s: float | None, headers: Mapping[str, str] | None = None) -> CallOptions:
         chosen = self._timeout_s if timeout_s is None else timeout_s

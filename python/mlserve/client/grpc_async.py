@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from mlserve.client.address import Address
+    from mlserve.client.operation import Found, Operation
     from mlserve.client.prepare import CallOptions, WireRequest
     from mlserve.errors import MlserveError
     from mlserve.types import Compression, InferResult, ModelMetadata, ServerMetadata
@@ -77,11 +78,19 @@ class AsyncGrpcTransport:
         message = pb.ModelMetadataRequest(name=model, version=version)
         return codec.model_metadata(await self._call("ModelMetadata", message, pb.ModelMetadataResponse, call))
 
+    async def manage(self, operation: Operation[Found], call: CallOptions) -> Found:
+        """A call that manages the server."""
+        data = await self._exchange(operation.rpc, codec.management_message(operation), call)
+        return codec.management_result(operation, data)
+
     async def close(self) -> None:
         """Closes the channel."""
         await self._channel.close()
 
     async def _call(self, rpc: str, message: Message, answer: type[codec.Answer], call: CallOptions) -> codec.Answer:
+        return codec.parse(answer, await self._exchange(rpc, message, call))
+
+    async def _exchange(self, rpc: str, message: Message, call: CallOptions) -> bytes:
         known = self._rpcs.get(rpc)
         if known is None:
             known = self._channel.unary_unary(
@@ -89,7 +98,7 @@ class AsyncGrpcTransport:
             )
             self._rpcs[rpc] = known
         with translated():
-            data = await known(
+            data: bytes = await known(
                 message, timeout=call.timeout_s, metadata=metadata_of(call), compression=self._compression
             )
-        return codec.parse(answer, data)
+        return data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mlserve.client.address import Address
+    from mlserve.client.operation import Found, Operation
     from mlserve.client.prepare import WireRequest
     from mlserve.types import ParameterValue
 
@@ -31,6 +32,7 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.enable_http_proxy", 0),
 )
 
+_NO_CONNECTION = "failed to connect to all addresses"
 _INT64_LIMIT = 1 << 63
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -74,7 +76,7 @@ def infer_message(request: WireRequest) -> pb.ModelInferRequest:
             pb.ModelInferRequest.InferInputTensor(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
             for tensor in request.inputs
         ],
-        outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in request.outputs],
+        outputs=[_wanted(name, request.classification.get(name)) for name in request.outputs],
         raw_input_contents=[bytes(tensor.data) for tensor in request.inputs],
     )
     for name, value in request.parameters.items():
@@ -135,10 +137,45 @@ def server_metadata(message: pb.ServerMetadataResponse) -> ServerMetadata:
     return ServerMetadata(message.name, message.version, tuple(message.extensions))
 
 
+def management_message(operation: Operation[Any]) -> Message:
+    """The request of a call that manages the server.
+
+    Raises:
+        InvalidArgumentError: A value does not fit its field.
+    """
+    kind: Callable[..., Message] = getattr(pb, f"{operation.rpc}Request")
+    try:
+        return kind(**operation.message)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"a value cannot be sent in {operation.rpc}: {error}") from error
+
+
+def management_result(operation: Operation[Found], data: bytes) -> Found:
+    """What such a call returns.
+
+    Raises:
+        InternalError: The answer is broken.
+    """
+    answer: type[Message] = getattr(pb, f"{operation.rpc}Response")
+    return operation.result(document_of(parse(answer, data)))
+
+
+def document_of(message: Message) -> dict[str, Any]:
+    """A message's fields as plain values, as HTTP has them: enums by name, and all fields but unset messages."""
+    fields = message.DESCRIPTOR.fields
+    return {
+        field.name: _plain(field, getattr(message, field.name))
+        for field in fields
+        if not field.has_presence or message.HasField(field.name)
+    }
+
+
 def error_of(status: int, text: str, trailers: Iterable[tuple[str, str | bytes]] | None) -> MlserveError:
     """The error for a gRPC status, with the server's own text."""
     code = next((str(value) for name, value in trailers or () if name == CODE_HEADER), None)
-    return error_class(code=code, grpc_code=status)(text)
+    # gRPC's own words for a server that is not there name no server.
+    found = f"cannot reach the server: {text}" if text.startswith(_NO_CONNECTION) else text
+    return error_class(code=code, grpc_code=status)(found)
 
 
 def parse(kind: type[Answer], data: bytes) -> Answer:
@@ -151,6 +188,23 @@ def parse(kind: type[Answer], data: bytes) -> Answer:
         return kind.FromString(data)
     except DecodeError as error:
         raise InternalError(f"answer is no {kind.DESCRIPTOR.name}: {error}") from error
+
+
+def _plain(field: Any, value: Any) -> Any:
+    if isinstance(value, Message):
+        return document_of(value)
+    if isinstance(value, Mapping):
+        entry = field.message_type.fields_by_name["value"]
+        return {str(key): _plain(entry, item) for key, item in value.items()}
+    if not isinstance(value, str | bytes | int | float):
+        return [_plain(field, item) for item in value]
+    return field.enum_type.values_by_number[value].name if field.enum_type else value
+
+
+def _wanted(output: str, classes: int | None) -> pb.ModelInferRequest.InferRequestedOutputTensor:
+    """An output that is asked for."""
+    parameters = {} if classes is None else {"classification": pb.InferParameter(int64_param=classes)}
+    return pb.ModelInferRequest.InferRequestedOutputTensor(name=output, parameters=parameters)
 
 
 def _set_parameter(target: pb.InferParameter, name: str, value: ParameterValue) -> None:

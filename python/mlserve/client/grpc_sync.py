@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from mlserve.client.address import Address
+    from mlserve.client.operation import Found, Operation
     from mlserve.client.prepare import CallOptions, WireRequest
     from mlserve.errors import MlserveError
     from mlserve.types import Compression, InferResult, ModelMetadata, ServerMetadata
@@ -81,11 +82,19 @@ class GrpcTransport:
         message = pb.ModelMetadataRequest(name=model, version=version)
         return codec.model_metadata(self._call("ModelMetadata", message, pb.ModelMetadataResponse, call))
 
+    def manage(self, operation: Operation[Found], call: CallOptions) -> Found:
+        """A call that manages the server."""
+        data = self._exchange(operation.rpc, codec.management_message(operation), call)
+        return codec.management_result(operation, data)
+
     def close(self) -> None:
         """Closes the channel."""
         self._channel.close()
 
     def _call(self, rpc: str, message: Message, answer: type[codec.Answer], call: CallOptions) -> codec.Answer:
+        return codec.parse(answer, self._exchange(rpc, message, call))
+
+    def _exchange(self, rpc: str, message: Message, call: CallOptions) -> bytes:
         known = self._rpcs.get(rpc)
         if known is None:
             known = self._channel.unary_unary(
@@ -93,8 +102,7 @@ class GrpcTransport:
             )
             self._rpcs[rpc] = known
         with translated():
-            data = known(message, timeout=call.timeout_s, metadata=metadata_of(call), compression=self._compression)
-        return codec.parse(answer, data)
+            return known(message, timeout=call.timeout_s, metadata=metadata_of(call), compression=self._compression)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from mlserve.client.address import Address
+    from mlserve.client.operation import Found, Operation
     from mlserve.client.prepare import CallOptions, WireRequest
     from mlserve.errors import MlserveError
     from mlserve.types import Compression, InferResult, ModelMetadata, ServerMetadata
@@ -70,6 +71,10 @@ class AsyncHttpTransport:
     async def model_metadata(self, model: str, version: str, call: CallOptions) -> ModelMetadata:
         """What a model takes and gives."""
         return codec.model_metadata(await self._send(codec.get(codec.model_path(model, version), call), call))
+
+    async def manage(self, operation: Operation[Found], call: CallOptions) -> Found:
+        """A call that manages the server."""
+        return codec.management_result(operation, await self._send(codec.management_request(operation, call), call))
 
     async def close(self) -> None:
         """Closes all connections."""

@@ -17,6 +17,7 @@ from mlserve.types import InferResult, ModelMetadata, ServerMetadata, TensorMeta
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mlserve.client.operation import Found, Operation
     from mlserve.client.prepare import CallOptions, WireRequest
     from mlserve.types import Compression
 
@@ -81,7 +82,7 @@ def infer_request(request: WireRequest, call: CallOptions, compression: Compress
     if parameters:
         document["parameters"] = parameters
     if request.outputs:
-        document["outputs"] = [{"name": name, "parameters": {"binary_data": True}} for name in request.outputs]
+        document["outputs"] = [{"name": name, "parameters": _wanted(request, name)} for name in request.outputs]
     head = json.dumps(document, separators=(",", ":")).encode()
     body = b"".join([head, *(tensor.data for tensor in request.inputs)])
     headers = {**_headers(call), JSON_LENGTH_HEADER: str(len(head)), "content-type": "application/octet-stream"}
@@ -153,6 +154,25 @@ def server_metadata(answer: HttpAnswer) -> ServerMetadata:
     return ServerMetadata(document["name"], document["version"], tuple(document.get("extensions", ())))
 
 
+def management_request(operation: Operation[Any], call: CallOptions) -> HttpRequest:
+    """The request of a call that manages the server."""
+    if operation.body is None:
+        return get(operation.path, call)
+    body = json.dumps(operation.body, separators=(",", ":")).encode()
+    return HttpRequest("POST", operation.path, {**_headers(call), "content-type": "application/json"}, body)
+
+
+def management_result(operation: Operation[Found], answer: HttpAnswer) -> Found:
+    """What such a call returns; an answer without a body has nothing to tell.
+
+    Raises:
+        MlserveError: The server refused, or its answer is broken.
+    """
+    answer = inflate(answer)
+    raise_for(answer)
+    return operation.result(read_json(answer.body, kinds=(dict, list)) if answer.body else {}, is_http=True)
+
+
 def inflate(answer: HttpAnswer) -> HttpAnswer:
     """The answer without its content encoding."""
     encoding = answer.headers.get("content-encoding", "identity")
@@ -181,8 +201,8 @@ def error_of(answer: HttpAnswer) -> MlserveError:
     return error_class(code=answer.headers.get(CODE_HEADER), http_status=answer.status)(text)
 
 
-def read_json(data: bytes) -> Any:
-    """A JSON object.
+def read_json(data: bytes, kinds: tuple[type, ...] = (dict,)) -> Any:
+    """A JSON object, or what else is allowed.
 
     Raises:
         InternalError: The answer is none.
@@ -191,8 +211,8 @@ def read_json(data: bytes) -> Any:
         document = json.loads(data)
     except ValueError as error:
         raise InternalError(f"answer is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise InternalError("answer is not a JSON object")
+    if not isinstance(document, kinds):
+        raise InternalError(f"answer is JSON of another kind: {type(document).__name__}")
     return document
 
 
@@ -201,6 +221,12 @@ def _headers(call: CallOptions) -> dict[str, str]:
     if call.timeout_s is not None:
         headers[DEADLINE_HEADER] = str(max(1, round(call.timeout_s * 1000)))
     return headers
+
+
+def _wanted(request: WireRequest, output: str) -> dict[str, Any]:
+    """Parameters of an output that is asked for."""
+    classes = request.classification.get(output)
+    return {"binary_data": True} if classes is None else {"binary_data": True, "classification": classes}
 
 
 def _flat(data: Any, rank: int) -> list[Any]:

@@ -20,6 +20,7 @@ from mlserve.errors import (
 
 if TYPE_CHECKING:
     from mlserve.client.address import Address
+    from mlserve.client.operation import Found, Operation
     from mlserve.client.prepare import CallOptions, WireRequest
     from mlserve.errors import MlserveError
     from mlserve.types import Compression, InferResult, ModelMetadata, ServerMetadata
@@ -66,6 +67,10 @@ class HttpTransport:
     def model_metadata(self, model: str, version: str, call: CallOptions) -> ModelMetadata:
         """What a model takes and gives."""
         return codec.model_metadata(self._send(codec.get(codec.model_path(model, version), call), call))
+
+    def manage(self, operation: Operation[Found], call: CallOptions) -> Found:
+        """A call that manages the server."""
+        return codec.management_result(operation, self._send(codec.management_request(operation, call), call))
 
     def close(self) -> None:
         """Closes the idle connections; those in use close when their call ends."""

@@ -27,6 +27,8 @@ class WireRequest:
     outputs: Sequence[str]
     parameters: Mapping[str, ParameterValue]
     priority: int
+    # How many classes to return instead of the tensor, by output; each of them stands in `outputs`.
+    classification: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,24 @@ def prepare(request: InferRequest, metadata: ModelMetadata | None) -> WireReques
     named = name_inputs(request.model, request.inputs, tuple(known))
     if request.priority < 0:
         raise InvalidArgumentError(f"priority is {request.priority}; 1 is the highest, 0 the model's default")
+    for output, classes in request.classification.items():
+        check_classes(output, classes)
     return WireRequest(
         model=request.model,
         version=request.version,
         id=request.request_id,
         inputs=[encode(name, value, known.get(name)) for name, value in named.items()],
-        outputs=tuple(request.outputs),
+        outputs=tuple(dict.fromkeys([*request.outputs, *request.classification])),
         parameters=dict(request.parameters),
         priority=request.priority,
+        classification=dict(request.classification),
     )
+
+
+def check_classes(output: str, classes: object) -> None:
+    """Refuses what is no number of classes; a truth value is an int to Python."""
+    if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
+        raise InvalidArgumentError(f"classification of '{output}' is {classes!r}; it takes a number from 1 on")
 
 
 def name_inputs(model: str, inputs: Inputs, known: Sequence[str]) -> Mapping[str, TensorLike]:

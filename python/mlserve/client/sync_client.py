@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlserve.client.address import Address, parse_address
 from mlserve.client.prepare import CallOptions, WireRequest, needs_metadata, prepare
+from mlserve.client.sync_management import ManagementCalls
 from mlserve.errors import DeadlineExceededError, InvalidArgumentError, NotFoundError, UnavailableError
 from mlserve.types import InferRequest, InferResult, ModelMetadata, ServerMetadata
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from mlserve.client.grpc_sync import GrpcTransport
     from mlserve.client.http_sync import HttpTransport
+    from mlserve.client.operation import Found, Operation
     from mlserve.errors import MlserveError
     from mlserve.types import Compression, Inputs, ParameterValue, Protocol
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT_S = 60.0
 
 
-class Client:
+class Client(ManagementCalls):
     """Speaks with a server of the Open Inference Protocol; one may be shared by several threads.
 
     Args:
@@ -66,6 +68,7 @@ class Client:
         priority: int = 0,
         timeout_s: float | None = None,
         request_id: str = "",
+        classification: Mapping[str, int] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> InferResult:
         """Runs one inference.
@@ -80,12 +83,16 @@ class Client:
             priority: 1 is the highest, 0 the model's default.
             timeout_s: Deadline of this call instead of the client's.
             request_id: Comes back as the result's `id` and stands in the server's logs.
+            classification: Outputs to return as their best classes, with how many: `{"probabilities": 3}`. Such an
+                output is an array of `bytes` "value:index" or "value:index:label"; it counts as one of `outputs`.
             headers: Sent beside the client's own.
 
         Raises:
             MlserveError: Of the class that fits the server's refusal, with the server's text.
         """
-        request = InferRequest(model, inputs, version, outputs, parameters or {}, priority, request_id)
+        request = InferRequest(
+            model, inputs, version, outputs, parameters or {}, priority, request_id, classification or {}
+        )
         call = self._call(timeout_s, headers)
         try:
             return self._transport.infer(self._prepare(request, call), call)
@@ -157,6 +164,10 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _manage(self, operation: Operation[Found], timeout_s: float | None) -> Found:
+        call = CallOptions(timeout_s, self._headers) if operation.is_long else self._call(timeout_s)
+        return self._transport.manage(operation, call)
 
     def _call(self, timeout_s: float | None, headers: Mapping[str, str] | None = None) -> CallOptions:
         chosen = self._timeout_s if timeout_s is None else timeout_s

@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mlserve import _core
 from mlserve.client.http_codec import metadata_of
 from mlserve.client.prepare import needs_metadata, prepare
+from mlserve.client.repository import config_text, read_index
 from mlserve.errors import ConfigError, LifecycleError
 from mlserve.serving.runtime import find_ort_library
+from mlserve.statistics import read_statistics
 from mlserve.tensors import decode
 from mlserve.types import InferRequest, InferResult
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from mlserve.types import Inputs, ParameterValue
+    from mlserve.statistics import ModelStatistics
+    from mlserve.types import Inputs, ModelConfig, ModelIndex, ParameterValue
 
 # From Python a free port is the better default: tests and notebooks run beside each other.
 _PORTS = ("http_port", "grpc_port", "metrics_port")
@@ -157,6 +160,34 @@ class Server:
         )
         arrays = {output: decode(datatype, shape, data) for output, datatype, shape, data in found}
         return InferResult(name, answered, arrays, parameters=returned)
+
+    def models(self) -> list[ModelIndex]:
+        """The models that the server knows and their states."""
+        self._check_running()
+        return read_index(json.loads(self._core.index()))
+
+    def load(self, model: str, config: ModelConfig | None = None) -> None:
+        """Loads a model, or loads it again; returns when it is ready. The server must be in mode "explicit".
+
+        Args:
+            model: Name of the model.
+            config: Instead of the repository's configuration, as a mapping or as JSON text.
+
+        Raises:
+            MlserveError: The model cannot be loaded; what was served before still is.
+        """
+        self._check_running()
+        self._core.load(model, config_text(config))
+
+    def unload(self, model: str) -> None:
+        """Unloads a model. The server must be in mode "explicit"."""
+        self._check_running()
+        self._core.unload(model)
+
+    def statistics(self, model: str = "") -> list[ModelStatistics]:
+        """What was counted for each version of a model, or for all models."""
+        self._check_running()
+        return read_statistics(json.loads(self._core.statistics(model)))
 
     def snapshot(self) -> dict[str, Any]:
         """Counters, histograms and states of this moment."""

@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 use prost_reflect::DynamicMessage;
 use serde_json::{Map, Value};
 
-use self::runtime::SessionOptions;
 use crate::proto::ModelConfig;
 use crate::proto::model_version_policy::PolicyChoice;
 
@@ -34,6 +33,7 @@ mod tests;
 
 pub(crate) use describe::describe;
 pub(crate) use files::Labels;
+pub(crate) use runtime::{GraphLevel, SessionOptions};
 pub(crate) use warmup::Warmup;
 
 /// Where a configuration lies in a model's folder.

@@ -59,7 +59,9 @@ def test_an_error_of_the_core_is_a_message_and_a_status(
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {command} " in text for command in (*CORE_COMMANDS, "infer", "version"))
+    assert all(
+        f"  {command} " in text for command in (*CORE_COMMANDS, "infer", "models", "load", "unload", "stats", "version")
+    )
 
 
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:

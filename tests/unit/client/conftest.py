@@ -28,12 +28,15 @@ METADATA = {
 class Fake:
     """Two servers that answer each input "x" with an output "y" of the same bytes.
 
-    The model "bad" is refused, "slow" waits until `release` is set or the fixture ends.
+    The model "bad" is refused, "slow" waits until `release` is set or the fixture ends. Calls that manage a server get
+    the answers that the test puts down: by RPC over gRPC, by method and path over HTTP (bytes, or JSON's values).
     """
 
     grpc: str = ""
     http: str = ""
     seen: list[dict[str, Any]] = field(default_factory=list)
+    rpc_answers: dict[str, Any] = field(default_factory=dict)
+    route_answers: dict[tuple[str, str], Any] = field(default_factory=dict)
     metadata_calls: int = 0
     connections: int = 0
     close_after_answer: bool = False
@@ -55,12 +58,21 @@ class Handlers(grpc.GenericRpcHandler):
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         name = details.method.rsplit("/", 1)[1]
-        handle = getattr(self, name)
+        handle = getattr(self, name, lambda request, context: self.manage(name, request, context))
         request = getattr(pb, "ModelInferRequest" if "Infer" in name else f"{name}Request")
         build = (
             grpc.stream_stream_rpc_method_handler if name == "ModelStreamInfer" else grpc.unary_unary_rpc_method_handler
         )
         return build(handle, request.FromString, lambda message: message.SerializeToString())
+
+    def manage(self, rpc: str, request: Any, context: Any) -> Any:
+        self._fake.seen.append({"rpc": rpc, "message": request, "left_s": context.time_remaining()})
+        answer = self._fake.rpc_answers[rpc]
+        if isinstance(answer, tuple):
+            status, text, code = answer
+            context.set_trailing_metadata((("mlserve-code", code),))
+            context.abort(status, text)
+        return answer
 
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 -- the protocol's name
         self._fake.seen.append(
@@ -118,7 +130,20 @@ def http_handler(fake: Fake) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *_: object) -> None:
             pass
 
+        def manage(self) -> bool:
+            """Answers a call that manages the server, if it is one."""
+            given = fake.route_answers.get((self.command, self.path))
+            if given is None:
+                return False
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            fake.seen.append({"headers": {k.lower(): v for k, v in self.headers.items()}, "body": body})
+            status, answer, code = given
+            self.reply(status, answer, code=code)
+            return True
+
         def do_GET(self) -> None:
+            if self.manage():
+                return
             if self.path == "/v2":
                 self.reply(200, {"name": "fake", "version": "1", "extensions": ["binary_tensor_data"]})
             elif self.path in {"/v2/health/live", "/v2/health/ready", "/v2/models/m/ready"}:
@@ -130,6 +155,8 @@ def http_handler(fake: Fake) -> type[BaseHTTPRequestHandler]:
                 self.reply(200, METADATA)
 
         def do_POST(self) -> None:
+            if self.manage():
+                return
             body = self.rfile.read(int(self.headers["content-length"]))
             cut = int(self.headers["inference-header-content-length"])
             document = json.loads(body[:cut])
@@ -146,7 +173,7 @@ def http_handler(fake: Fake) -> type[BaseHTTPRequestHandler]:
             self.reply(200, head, blob=body[cut:])
 
         def reply(self, status: int, document: Any, *, blob: bytes = b"", code: str = "") -> None:
-            head = json.dumps(document).encode()
+            head = document if isinstance(document, bytes) else json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(head) + len(blob)))
             if blob:

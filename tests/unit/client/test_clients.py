@@ -108,7 +108,7 @@ class TestBothTransports:
             # Bound but not listening: nobody answers there, and nobody else can take the port meanwhile.
             taken.bind(("127.0.0.1", 0))
             url = f"{protocol}://127.0.0.1:{taken.getsockname()[1]}"
-            with pytest.raises(UnavailableError):
+            with pytest.raises(UnavailableError, match=r"^cannot reach "):
                 ask(url, "infer", "m", {"x": X})
             assert ask(url, "is_live") is False
             assert ask(url, "is_ready") is False

@@ -51,6 +51,13 @@ def test_parameters_keep_their_kind(value: ParameterValue, field: str) -> None:
     assert getattr(message.parameters["p"], field) == value
 
 
+def test_classification_is_a_parameter_of_its_output() -> None:
+    wire = prepare(InferRequest("m", {"x": np.zeros(1)}, outputs=["a"], classification={"b": 3}), None)
+    plain, classified = codec.infer_message(wire).outputs
+    assert (plain.name, dict(plain.parameters)) == ("a", {})
+    assert (classified.name, classified.parameters["classification"].int64_param) == ("b", 3)
+
+
 def test_priority_is_sent_as_foreign_clients_do() -> None:
     message = codec.infer_message(prepare(InferRequest("m", {"x": np.zeros(1)}, priority=2), None))
     assert message.parameters["priority"].uint64_param == 2

@@ -50,6 +50,16 @@ def test_all_outputs_are_asked_for_in_binary() -> None:
     assert request.path == "/v2/models/m/infer"
 
 
+def test_classification_is_a_parameter_of_its_output() -> None:
+    wire = prepare(InferRequest("m", INPUTS, outputs=["a"], classification={"b": 3}), None)
+    request = codec.infer_request(wire, CALL, None)
+    cut = int(request.headers["inference-header-content-length"])
+    assert json.loads(request.body[:cut])["outputs"] == [
+        {"name": "a", "parameters": {"binary_data": True}},
+        {"name": "b", "parameters": {"binary_data": True, "classification": 3}},
+    ]
+
+
 @pytest.mark.parametrize(("compression", "inflate"), [("gzip", gzip.decompress), ("deflate", zlib.decompress)])
 def test_compressed_bodies_inflate_to_the_plain_one(compression: Compression, inflate: Any) -> None:
     wire = prepare(InferRequest("m", INPUTS), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -39,3 +41,15 @@ def test_an_array_keeps_its_own_type() -> None:
 def test_negative_priority_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="priority is -1"):
         prepare(InferRequest("m", {"x": np.zeros(1)}, priority=-1), None)
+
+
+def test_an_output_to_classify_is_an_output_to_return() -> None:
+    request = InferRequest("m", {"x": np.zeros(1)}, outputs=["a", "b"], classification={"b": 3, "c": 1})
+    wire = prepare(request, None)
+    assert (list(wire.outputs), wire.classification) == (["a", "b", "c"], {"b": 3, "c": 1})
+
+
+@pytest.mark.parametrize("classes", [0, -1, True, 1.5, "3"])
+def test_what_is_no_number_of_classes_is_refused(classes: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="classification of 'y' is"):
+        prepare(InferRequest("m", {"x": np.zeros(1)}, classification={"y": classes}), None)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mlserve.errors import ConfigError, InvalidArgumentError, LifecycleError
+from mlserve.types import ModelIndex
 
 X = np.array([1.0], np.float32)
 
@@ -27,6 +28,7 @@ class CoreServer:
         self.ort_library = ort_library
         self.stopped: list[bool] = []
         self.timeout_us: int | None = None
+        self.asked: list[tuple[str | None, ...]] = []
         self.metadata_asked: list[tuple[str, str]] = []
 
     def start(self) -> None:
@@ -54,6 +56,18 @@ class CoreServer:
 
     def snapshot(self) -> str:
         return '{"models": {}}'
+
+    def index(self) -> str:
+        return '[{"name": "m", "version": "1", "state": "READY"}, {"name": "n"}]'
+
+    def load(self, name: str, config_json: str | None) -> None:
+        self.asked.append(("load", name, config_json))
+
+    def unload(self, name: str) -> None:
+        self.asked.append(("unload", name))
+
+    def statistics(self, name: str) -> str:
+        return json.dumps({"model_stats": [{"name": name or "all", "version": "1", "inference_count": 5}]})
 
 
 @pytest.fixture
@@ -114,6 +128,31 @@ def test_values_and_a_single_array_take_name_and_type_from_the_model(serving: An
         assert server._core.metadata_asked == [("m", "3"), ("m", "")]
         with pytest.raises(InvalidArgumentError, match="2 inputs"):
             server.infer("two", X)
+
+
+def test_models_are_managed_without_a_socket(serving: Any) -> None:
+    with serving.Server("models") as server:
+        assert server.models() == [ModelIndex("m", "1", "READY", ""), ModelIndex("n", "", "", "")]
+        server.load("m")
+        server.load("m", {"max_batch_size": 4})
+        server.load("m", '{"max_batch_size": 8}')
+        server.unload("m")
+        assert server._core.asked == [
+            ("load", "m", None),
+            ("load", "m", '{"max_batch_size": 4}'),
+            ("load", "m", '{"max_batch_size": 8}'),
+            ("unload", "m"),
+        ]
+        assert [(found.name, found.inference_count) for found in server.statistics()] == [("all", 5)]
+        assert [found.name for found in server.statistics("m")] == ["m"]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"), [("models", ()), ("load", ("m",)), ("unload", ("m",)), ("statistics", ())]
+)
+def test_models_are_managed_only_while_the_server_runs(serving: Any, method: str, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(LifecycleError, match="was not started"):
+        getattr(serving.Server("models"), method)(*arguments)
 
 
 def test_leaving_drains_unless_an_error_is_under_way(serving: Any) -> None:
