@@ -179,6 +179,11 @@ CASES: dict[str, Wrong] = {
         INVALID,
         ["classification output tensor too large", "1000001"],
     ),
+    "more than a million results, in parts": Wrong(
+        free((100, 20_000), b"\0" * 8_000_000, outputs={"y": {"classification": 20_000}}),
+        INVALID,
+        ["classification output tensor too large", "20000 results for each of 100 rows"],
+    ),
     "control characters in a name": Wrong(
         Inference("mlp", [Tensor("x\n\0", "FP32", (1, 8), X.data)]), INVALID, ["'x\\n\\0'"]
     ),
