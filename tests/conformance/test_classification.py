@@ -81,7 +81,7 @@ def test_a_model_that_counts_no_rows_is_classified_whole(ask: Ask) -> None:
 @pytest.mark.parametrize("transport", ["grpc", "http"])
 def test_one_output_is_classified_and_another_is_not(graph_server: ServerProcess, transport: str) -> None:
     module = {"grpc": tritonclient.grpc, "http": tritonclient.http}[transport]
-    sent = {
+    sent: dict[str, tuple[np.ndarray[Any, np.dtype[Any]], str]] = {
         "x": (np.array([[[1, 4], [3, 2]], [[0, 0], [0, 8]]], np.float32), "FP32"),
         "ids": (np.array([[1, 2, 3], [4, 5, 6]], np.int64), "INT64"),
         "name": (np.array([["a"], ["b"]], np.object_), "BYTES"),
