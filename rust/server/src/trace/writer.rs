@@ -47,7 +47,12 @@ impl TraceWriter {
     ///
     /// **Errors:** the file cannot be written; the thread could not be started.
     pub(super) fn start(path: &Path, clock: &Clock) -> std::io::Result<Self> {
-        OpenOptions::new().create(true).append(true).open(path)?;
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        let found = file.metadata()?;
+        if found.is_file() && found.len() == 0 {
+            // Whole from the start.
+            file.write_all(b"[\n]\n")?;
+        }
         let (messages, receiver) = sync_channel(WAITING_TRACES);
         let mut files =
             Files { path: path.to_owned(), epoch: clock.epoch(), whole: None, parts: HashMap::new(), next_part: 0 };
