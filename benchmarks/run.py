@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from figures import batching, cpu, latency, machine, memory, slow_reader, start
+from figures import batching, cpu, latency, machine, memory, shared_memory, slow_reader, start
 from figures.report import Report
 from figures.setup import ROOT, BenchmarkError, Setup, find_ort_library
 
@@ -27,6 +27,7 @@ SCENARIOS: dict[str, Callable[[Setup], Report]] = {
     "memory": memory.measure,
     "slow_reader": slow_reader.measure,
     "batching": batching.measure,
+    "shared_memory": shared_memory.measure,
 }
 
 

@@ -33,6 +33,11 @@ class Tensor:
         data = join_bytes(name, array.ravel()) if datatype == "BYTES" else array.tobytes()
         return cls(name, datatype, array.shape, data)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether it lies in shared memory, so that `data` is not sent."""
+        return "shared_memory_region" in self.parameters
+
 
 @dataclass(frozen=True)
 class Inference:
@@ -58,7 +63,8 @@ class Inference:
         for tensor in self.inputs:
             added = request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
             _set(added.parameters, tensor.parameters)
-            request.raw_input_contents.append(tensor.data)
+            if not tensor.is_shared:
+                request.raw_input_contents.append(tensor.data)
         for name, parameters in self.outputs.items():
             _set(request.outputs.add(name=name).parameters, parameters)
         return request.SerializeToString()
@@ -71,15 +77,14 @@ class Inference:
         if self.parameters:
             document["parameters"] = dict(self.parameters)
         for tensor in self.inputs:
-            is_shared = "shared_memory_region" in tensor.parameters
-            size = {} if is_shared else {"binary_data_size": len(tensor.data)}
+            size = {} if tensor.is_shared else {"binary_data_size": len(tensor.data)}
             parameters = {**size, **tensor.parameters}
             described = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
             document["inputs"].append({**described, "parameters": parameters})
         if self.outputs:
             document["outputs"] = [{"name": name, "parameters": dict(found)} for name, found in self.outputs.items()]
         text = json.dumps(document).encode()
-        blobs = b"".join(tensor.data for tensor in self.inputs)
+        blobs = b"".join(tensor.data for tensor in self.inputs if not tensor.is_shared)
         return text + blobs, {"inference-header-content-length": str(len(text))}
 
 

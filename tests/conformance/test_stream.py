@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.server
 
 
-def numbered(index: int, model: str = "identity_INT64", columns: int = 3) -> Asked:
+def numbered(index: int, model: str = "identity_INT64", columns: int = 3, **options: Any) -> Asked:
     array = np.full((1, columns), index, np.int64)
-    return Asked(model, {"x": array}, {"x": "INT64"}, options={"request_id": f"request-{index}"})
+    return Asked(model, {"x": array}, {"x": "INT64"}, options={"request_id": f"request-{index}", **options})
 
 
 def test_answers_come_in_the_order_of_the_requests(graph_server: ServerProcess) -> None:
@@ -50,6 +50,25 @@ def test_every_answer_says_that_it_is_final(graph_server: ServerProcess) -> None
     (reply,) = stream_all(graph_server.grpc, [numbered(0)])
     assert isinstance(reply, Reply)
     assert reply.parameters["triton_final_response"] is True
+
+
+def test_who_asks_for_an_empty_final_answer_gets_none_because_each_answer_is_final(graph_server: ServerProcess) -> None:
+    # Answers come in order: one too many would be found in the place of the next.
+    requests = [numbered(index, enable_empty_final_response=index % 2 == 0) for index in range(4)]
+    for index, reply in enumerate(stream_all(graph_server.grpc, requests)):
+        assert isinstance(reply, Reply), reply
+        assert (reply.id, reply.parameters["triton_final_response"]) == (f"request-{index}", True)
+        assert reply.arrays["y"].tolist() == [[index] * 3]
+
+
+def test_classified_answers_come_on_a_stream_beside_others(graph_server: ServerProcess) -> None:
+    array = np.array([[1, 9, 5]], np.int64)
+    classified = Asked("identity_INT64", {"x": array}, {"x": "INT64"}, outputs=["y"], classes=2)
+    first, second = stream_all(graph_server.grpc, [classified, numbered(7)])
+    assert isinstance(first, Reply)
+    assert isinstance(second, Reply)
+    assert first.arrays["y"].tolist() == [[b"9:1", b"5:2"]]
+    assert second.arrays["y"].tolist() == [[7, 7, 7]]
 
 
 def test_an_error_is_an_answer_and_the_stream_goes_on(graph_server: ServerProcess) -> None:

@@ -29,7 +29,7 @@ class Asked:
     Attributes:
         datatypes: Of the inputs, by name.
         binary: Whether tensors travel as bytes beside the JSON (HTTP only).
-        classes: How many classes the listed outputs are returned as; 0 returns the tensors.
+        classes: How many results the outputs are to be classified into; 0: the values themselves.
         options: Further keyword arguments of the client's own `infer`.
     """
 
@@ -157,7 +157,7 @@ def _arguments(module: Any, asked: Asked) -> dict[str, Any]:
         sent = array.view(ml_dtypes.bfloat16) if datatype == "BF16" else array
         tensor.set_data_from_numpy(sent, **({"binary_data": asked.binary} if is_http else {}))
         inputs.append(tensor)
-    wanted = {"binary_data": asked.binary} if is_http else {}
+    wanted: dict[str, Any] = {"binary_data": asked.binary} if is_http else {}
     outputs = [module.InferRequestedOutput(name, class_count=asked.classes, **wanted) for name in asked.outputs]
     return {"model_name": asked.model, "inputs": inputs, "outputs": outputs or None, **asked.options}
 

@@ -63,6 +63,18 @@ def test_one_line_a_request_says_what_it_was(start_server: StartServer, graph_fo
     assert (third["model"], third["code"]) == ("nobody", "not_found")
 
 
+def test_a_line_tells_the_sequence_that_a_request_belongs_to(start_server: StartServer, graph_folder: Path) -> None:
+    server = start_server(graph_folder / "mlp", "--access-log")
+    for sequence in (7, "wagon"):
+        asked = Inference("mlp", SOUND.inputs, parameters={"sequence_id": sequence, "sequence_start": True})
+        body, fields = asked.body()
+        assert ask(server.http, "POST", asked.target, body, fields).status == 200
+        assert grpc_call(server.grpc, asked.message()).grpc_status == 0
+    assert grpc_call(server.grpc, SOUND.message()).grpc_status == 0
+    found = sorted((line["protocol"], line["sequence_id"]) for line in waited_for(server, 5))
+    assert found == [("grpc", ""), ("grpc", "7"), ("grpc", "wagon"), ("http", "7"), ("http", "wagon")]
+
+
 def test_every_request_has_its_line(start_server: StartServer, graph_folder: Path) -> None:
     server = start_server(graph_folder / "mlp", "--access-log")
     body, fields = SOUND.body()

@@ -14,6 +14,8 @@ from tests.raw_http2 import grpc_call
 from tests.requests_by_hand import Inference, Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.conftest import ServerProcess
 
 pytestmark = pytest.mark.server
@@ -27,9 +29,17 @@ X = Tensor.of("x", np.ones((1, 8), np.float32), "FP32")
 ONE = Tensor("x", "FP32", (1, 1), b"\0\0\0\0")
 
 
-def free(shape: tuple[int, ...], data: bytes = b"\0" * 8, datatype: str = "FP32") -> Inference:
+SHARED = {"shared_memory_region": "r", "shared_memory_byte_size": 32}
+
+
+def free(
+    shape: tuple[int, ...],
+    data: bytes = b"\0" * 8,
+    datatype: str = "FP32",
+    outputs: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Inference:
     """For a model that takes any two dimensions."""
-    return Inference(f"identity_{datatype}", [Tensor("x", datatype, shape, data)])
+    return Inference(f"identity_{datatype}", [Tensor("x", datatype, shape, data)], outputs or {})
 
 
 def mixed(**changed: Tensor) -> Inference:
@@ -136,10 +146,38 @@ CASES: dict[str, Wrong] = {
         Inference("mlp", [X], parameters={f"p{index}": index for index in range(300)}), TOO_LARGE, ["256 parameters"]
     ),
     "input in shared memory": Wrong(
-        Inference("mlp", [Tensor("x", "FP32", (1, 8), X.data, {"shared_memory_region": "r"})]), NOT_OFFERED, ["'x'"]
+        Inference("mlp", [Tensor("x", "FP32", (1, 8), X.data, SHARED)]), NOT_OFFERED, ["'x'", "--allow-client-shm"]
     ),
     "output in shared memory": Wrong(
-        Inference("mlp", [X], {"probabilities": {"shared_memory_region": "r"}}), NOT_OFFERED, ["'probabilities'"]
+        Inference("mlp", [X], {"probabilities": SHARED}), NOT_OFFERED, ["'probabilities'", "--allow-client-shm"]
+    ),
+    "region without a size": Wrong(
+        Inference("mlp", [Tensor("x", "FP32", (1, 8), X.data, {"shared_memory_region": "r"})]),
+        INVALID,
+        ["'shared_memory_byte_size' must be specified", "'x'"],
+    ),
+    "classes of the wrong kind": Wrong(
+        Inference("mlp", [X], {"probabilities": {"classification": "3"}}), INVALID, ["'classification'"]
+    ),
+    "negative classes": Wrong(
+        Inference("mlp", [X], {"probabilities": {"classification": -1}}), INVALID, ["'classification'", "-1"]
+    ),
+    "classes of text": Wrong(
+        Inference(
+            "identity_BYTES", [Tensor.of("x", np.array([["a"]], np.object_), "BYTES")], {"y": {"classification": 1}}
+        ),
+        INVALID,
+        ["class result not available for output due to unsupported type 'BYTES'", "'y'"],
+    ),
+    "classes of halves": Wrong(
+        free((1, 4), datatype="FP16", outputs={"y": {"classification": 1}}),
+        INVALID,
+        ["class result not available for output due to unsupported type 'FP16'"],
+    ),
+    "more than a million classes": Wrong(
+        free((1, 1_000_001), b"\0" * 4_000_004, outputs={"y": {"classification": 1}}),
+        INVALID,
+        ["classification output tensor too large", "1000001"],
     ),
     "control characters in a name": Wrong(
         Inference("mlp", [Tensor("x\n\0", "FP32", (1, 8), X.data)]), INVALID, ["'x\\n\\0'"]

@@ -163,9 +163,9 @@ def model_control(servers: Servers) -> Both:
 
 
 def not_offered(servers: Servers) -> Both:
-    over_http = ask(servers.limited.http, "POST", "/v2/repository/other/models/mlp/load")
-    load = b"\x0a\x05other\x12\x03mlp"
-    return over_http, grpc_call(servers.limited.grpc, load, "/inference.GRPCInferenceService/RepositoryModelLoad")
+    place = {"shared_memory_region": "r", "shared_memory_byte_size": 12}
+    inference = Inference("mlp", [X], outputs={"probabilities": place})
+    return both(servers.limited, inference)
 
 
 def internal(servers: Servers) -> Both:

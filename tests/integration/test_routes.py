@@ -21,8 +21,10 @@ BODY = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,1],"data":[1]}]}'
 @pytest.mark.parametrize(
     "target",
     [
-        "/",
         "/v1",
+        "/v1/models/mlp:explain",
+        "/predict",
+        "/docs/",
         "/v2/",
         "/v2/models",
         "/v2/models/",

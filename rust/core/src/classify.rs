@@ -151,7 +151,9 @@ impl Writer<'_> {
             indices.truncate(count);
         }
         indices.sort_unstable_by(order);
-        indices.into_iter().for_each(|index| self.result(scores[index], index));
+        for index in indices {
+            self.result(scores[index], index);
+        }
     }
 
     fn result(&mut self, score: impl Score, index: usize) {

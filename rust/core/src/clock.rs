@@ -23,16 +23,30 @@ impl Clock {
         }
     }
 
-    /// A moment as time since 1970 (UTC), for people and for other programs. Nothing is decided by it: the wall clock
-    /// jumps, and a moment that is asked for twice may come out differently.
-    pub fn unix_time(&self, moment: Instant) -> Duration {
-        let wall = match self {
+    /// Where the wall clock stands now. Nothing is decided by it: it jumps.
+    pub fn epoch(&self) -> Epoch {
+        let unix = match self {
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
             Clock::Monotonic => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
             Clock::Manual(clock) => MANUAL_WALL + clock.elapsed(),
         };
-        let now = self.now();
-        (wall + moment.saturating_duration_since(now)).saturating_sub(now.saturating_duration_since(moment))
+        Epoch { moment: self.now(), unix }
+    }
+}
+
+/// Tells moments as time since 1970 (UTC), for people and for other programs: read once, so that a moment that is asked
+/// for twice comes out the same, and moments keep their distances when the wall clock jumps.
+#[derive(Clone, Copy, Debug)]
+pub struct Epoch {
+    moment: Instant,
+    unix: Duration,
+}
+
+impl Epoch {
+    /// A moment as time since 1970.
+    pub fn unix_time(&self, moment: Instant) -> Duration {
+        let later = self.unix + moment.saturating_duration_since(self.moment);
+        later.saturating_sub(self.moment.saturating_duration_since(moment))
     }
 }
 
@@ -82,16 +96,16 @@ mod tests {
         let manual = ManualClock::new();
         let clock = Clock::Manual(manual.clone());
         let first = clock.now();
-        assert_eq!(clock.unix_time(first), MANUAL_WALL);
         manual.advance(Duration::from_millis(1_500));
-        assert_eq!(clock.unix_time(first), MANUAL_WALL);
-        assert_eq!(clock.unix_time(clock.now()), MANUAL_WALL + Duration::from_millis(1_500));
-        assert_eq!(clock.unix_time(clock.now() + Duration::from_secs(1)), MANUAL_WALL + Duration::from_millis(2_500));
+        let epoch = clock.epoch();
+        assert_eq!(epoch.unix_time(first), MANUAL_WALL);
+        assert_eq!(epoch.unix_time(clock.now()), MANUAL_WALL + Duration::from_millis(1_500));
+        assert_eq!(epoch.unix_time(clock.now() + Duration::from_secs(1)), MANUAL_WALL + Duration::from_millis(2_500));
     }
 
     #[test]
     fn the_wall_clock_is_past_the_day_this_was_written() {
         let clock = Clock::Monotonic;
-        assert!(clock.unix_time(clock.now()) > MANUAL_WALL);
+        assert!(clock.epoch().unix_time(clock.now()) > MANUAL_WALL);
     }
 }

@@ -4,12 +4,13 @@
 //! flags. `validate` enforces the ranges that the schema only documents. Who merges files, environment and flags:
 //! `settings` in the server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::queue_policy::{QueuePolicySettings, TimeoutAction};
 pub use crate::version_policy::VersionPolicy;
 
 /// Everything the data plane can be told.
@@ -24,6 +25,9 @@ pub struct Settings {
     pub log: LogSettings,
     /// One table per model, by its name; every key is optional.
     pub models: BTreeMap<String, ModelSettings>,
+    /// Which keys of each model's table were given. These win over the model's own configuration; defaults do not.
+    #[serde(skip)]
+    pub given: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Addresses, loops, shutdown.
@@ -294,31 +298,6 @@ impl Default for ModelSettings {
     }
 }
 
-/// What happens to a request that has waited in the queue as long as it may.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum TimeoutAction {
-    /// It is refused.
-    #[default]
-    Reject,
-    /// It waits on, behind the others of its level.
-    Delay,
-}
-
-/// What one level of a model's queue does in its own way; what is absent is as for the model.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct QueuePolicySettings {
-    /// Microseconds that a request may wait; 0: only its deadline counts.
-    pub timeout_us: Option<u64>,
-    /// What happens to a request that has waited so long.
-    pub timeout_action: Option<TimeoutAction>,
-    /// Whether the `timeout` parameter of a request shortens that time.
-    pub allow_timeout_override: Option<bool>,
-    /// Requests that may wait in this level; 0: as many as in the queue.
-    pub capacity: Option<usize>,
-}
-
 /// A setting with a value that is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidSetting {
@@ -371,7 +350,10 @@ impl Settings {
 }
 
 impl ModelSettings {
-    fn validate(&self, name: &str) -> Result<(), InvalidSetting> {
+    /// Checks what types alone cannot say, for the model `name`.
+    ///
+    /// **Errors:** the first setting out of its range.
+    pub fn validate(&self, name: &str) -> Result<(), InvalidSetting> {
         let key = |leaf: &str| format!("models.{name}.{leaf}");
         within(&key("max_batch_rows"), self.max_batch_rows, 1, 1 << 20)?;
         within(&key("max_delay_us"), self.max_delay_us as usize, 0, 60_000_000)?;

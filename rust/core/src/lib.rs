@@ -27,6 +27,7 @@ pub mod request;
 pub mod retry;
 pub mod run;
 pub mod scatter;
+pub mod shapes;
 pub mod stats;
 mod sync;
 pub mod tensor;

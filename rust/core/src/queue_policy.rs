@@ -7,7 +7,35 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::{ModelSettings, QueuePolicySettings, TimeoutAction};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::ModelSettings;
+
+/// What happens to a request that has waited in the queue as long as it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeoutAction {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It waits on, behind the others of its level.
+    Delay,
+}
+
+/// What one level of a model's queue does in its own way; what is absent is as for the model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueuePolicySettings {
+    /// Microseconds that a request may wait; 0: only its deadline counts.
+    pub timeout_us: Option<u64>,
+    /// What happens to a request that has waited so long.
+    pub timeout_action: Option<TimeoutAction>,
+    /// Whether the `timeout` parameter of a request shortens that time.
+    pub allow_timeout_override: Option<bool>,
+    /// Requests that may wait in this level; 0: as many as in the queue.
+    pub capacity: Option<usize>,
+}
 
 /// The policy of one level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

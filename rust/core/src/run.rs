@@ -98,6 +98,7 @@ impl Runner {
         let row_bytes = batch.iter().map(|entry| entry.bytes).sum::<usize>() / rows.max(1);
         version.times.learn(rows, row_bytes, timing.compute, version.max_rows());
         version.retries.deposit(rows);
+        version.seen.note(batch[0].key, batch[0].inputs.iter().map(|input| &input.shape));
         if indices.len() == version.spec.outputs.len() {
             version.learn_answer(tensors.iter().map(|tensor| tensor.data.len()).sum(), rows);
         }

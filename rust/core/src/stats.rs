@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::clock::{Clock, Epoch};
 use crate::entry::Timing;
 use crate::error::{Error, Kind};
 use crate::request::Protocol;
@@ -177,6 +178,8 @@ pub struct Stats {
     pub loops: Box<[LazySlot]>,
     /// What each instance counts.
     pub instances: Box<[LazySlot]>,
+    /// Tells when the last answer was.
+    pub epoch: Epoch,
     earlier: Mutex<Option<Earlier>>,
 }
 
@@ -191,13 +194,14 @@ enum Earlier {
 
 impl Stats {
     /// Nothing counted yet by `loops` event loops and `instances` instances; `earlier` goes on being counted in.
-    pub fn new(loops: usize, instances: usize, earlier: Option<Arc<Stats>>, now: Instant) -> Arc<Self> {
+    pub fn new(loops: usize, instances: usize, earlier: Option<Arc<Stats>>, clock: &Clock) -> Arc<Self> {
         if let Some(earlier) = &earlier {
             earlier.fold();
         }
+        let now = clock.now();
         let slots = |count: usize| (0..count).map(|_| LazySlot::new(now)).collect();
-        let earlier = earlier.map(Earlier::Counting);
-        Arc::new(Self { loops: slots(loops), instances: slots(instances), earlier: Mutex::new(earlier) })
+        let earlier = Mutex::new(earlier.map(Earlier::Counting));
+        Arc::new(Self { loops: slots(loops), instances: slots(instances), epoch: clock.epoch(), earlier })
     }
 
     /// Everything counted, by this version and by those that it replaced.

@@ -13,6 +13,7 @@ use crate::pool::Pool;
 use crate::queue::{Forming, Queue};
 use crate::queue_policy::QueuePolicy;
 use crate::retry::RetryBudget;
+use crate::shapes::SeenShapes;
 use crate::stats::Stats;
 use crate::times::Times;
 
@@ -80,6 +81,8 @@ pub struct Version {
     pub times: Times,
     /// What repeating failed batches may cost.
     pub retries: RetryBudget,
+    /// The shapes that requests had.
+    pub seen: SeenShapes,
     /// What each level of the queue does with what waits in it.
     policies: Box<[QueuePolicy]>,
     /// Bytes of one row of an answer, as lately seen.
@@ -101,12 +104,13 @@ impl Version {
         let policies = QueuePolicy::of_levels(&settings);
         Arc::new(Self {
             pool: Pool::new(Queue::new(&policies, settings.queue_capacity), instances),
-            stats: Stats::new(mailboxes.len(), instances.max(1), earlier, clock.now()),
+            stats: Stats::new(mailboxes.len(), instances.max(1), earlier, &clock),
             policies,
             model_bytes,
             load_duration,
             times,
             retries: RetryBudget::new(),
+            seen: SeenShapes::default(),
             batches: AtomicU64::new(0),
             row_bytes_out: AtomicUsize::new(least_row_bytes_out(&spec)),
             spec,

@@ -19,7 +19,7 @@ struct Caller(Arc<Mutex<Option<Result<Classified, Error>>>>);
 
 impl Caller {
     fn got(&self) -> Classified {
-        self.0.lock().unwrap().clone().expect("answered").expect("not refused")
+        self.0.lock().expect("not poisoned").clone().expect("answered").expect("not refused")
     }
 }
 
@@ -33,13 +33,13 @@ impl Reply for Caller {
             let output = &answer.outputs[0];
             let elements = match output.datatype {
                 DataType::Bytes => BytesElements::new(&output.data)
-                    .map(|element| String::from_utf8(element.unwrap().to_vec()).unwrap())
+                    .map(|element| String::from_utf8(element.expect("whole").to_vec()).expect("text"))
                     .collect(),
                 _ => Vec::new(),
             };
             (output.shape.to_vec(), output.datatype, elements)
         });
-        *self.0.lock().unwrap() = Some(got);
+        *self.0.lock().expect("not poisoned") = Some(got);
     }
 }
 

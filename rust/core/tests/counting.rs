@@ -17,7 +17,7 @@ const MS: Duration = Duration::from_millis(1);
 
 fn taking(settings: ModelSettings, takes: Duration) -> Bench {
     let bench = Bench::with(settings);
-    *bench.backend.takes.lock().unwrap() = Some((bench.clock.clone(), takes));
+    bench.runs_take(takes);
     bench
 }
 

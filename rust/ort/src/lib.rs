@@ -7,6 +7,7 @@
 mod api;
 mod arena;
 mod backend;
+mod candidate;
 mod error;
 mod fault;
 mod fingerprint;

@@ -12,20 +12,15 @@ use mlserve_core::backend::Backend;
 use mlserve_core::clock::Clock;
 use mlserve_core::model::{Batching, TensorSpec};
 
-use crate::api::Status;
 use crate::backend::OrtBackend;
+use crate::candidate::Candidate;
 use crate::error::LoadError;
 use crate::fingerprint::Fingerprint;
-use crate::model::external::DataFile;
 use crate::model::proto::Model;
-use crate::model::spec::Port;
-use crate::model::{check, file, spec};
-use crate::options::SessionOptions;
+use crate::model::{check, file};
 use crate::runtime::Runtime;
-use crate::session::Session;
 use crate::settings::SessionSettings;
-use crate::weights::{self, Weights};
-use crate::{proof, warmup};
+use crate::{proof, warmup, weights};
 
 /// How a version is to be loaded.
 #[derive(Clone, Debug)]
@@ -124,51 +119,6 @@ impl fmt::Debug for LoadedModel {
     }
 }
 
-/// What is being loaded: the parts that proof and warm-up work on.
-pub(crate) struct Candidate<'a> {
-    pub(crate) runtime: &'a Arc<Runtime>,
-    pub(crate) path: &'a Path,
-    pub(crate) options: &'a LoadOptions,
-    pub(crate) model: &'a Model,
-    pub(crate) data_files: &'a [DataFile],
-    pub(crate) inputs: Vec<Port>,
-    pub(crate) outputs: Vec<Port>,
-}
-
-impl Candidate<'_> {
-    /// A session for runs of `threads` threads.
-    pub(crate) fn session(&self, threads: usize) -> Result<Arc<Session>, LoadError> {
-        let names = |ports: &'_ [Port]| ports.iter().map(|port| port.spec.name.clone()).collect::<Vec<_>>();
-        let (inputs, outputs) = (names(&self.inputs), names(&self.outputs));
-        let (inputs, outputs) = (inputs.iter().map(String::as_str), outputs.iter().map(String::as_str));
-        let mut options = SessionOptions::of_model(self.runtime, threads, self.options.cores, &self.options.session)?;
-        options.give(Weights::read(self.runtime, self.data_files)?)?;
-        let session = Session::new(self.runtime, self.path, &options, inputs, outputs);
-        let session = session.map(Arc::new).map_err(|status| self.refused(&status))?;
-        if let Some((allocated, limit)) = self.runtime.excess() {
-            let path = self.path.display();
-            let hint = "raise the limit or load fewer models";
-            let text = format!("{path}: with its weights tensors take {allocated} bytes, the limit is {limit}: {hint}");
-            return Err(LoadError::unsupported(text));
-        }
-        Ok(session)
-    }
-
-    fn refused(&self, status: &Status) -> LoadError {
-        /// `OrtErrorCode`: not implemented.
-        const NOT_IMPLEMENTED: i32 = 9;
-        let line = status.message.lines().next().unwrap_or_default();
-        let (path, version) = (self.path.display(), self.runtime.version());
-        let is_unsupported = status.code == NOT_IMPLEMENTED
-            || ["is under development", "Unsupported"].iter().any(|words| line.contains(words));
-        let keys: Vec<&str> = self.options.session.entries.iter().map(|(key, _)| key.as_str()).collect();
-        // An entry's value is looked at when the session is made, and not every refusal names it.
-        let with = if keys.is_empty() { String::new() } else { format!(" with session entries {}", keys.join(", ")) };
-        let text = format!("{path}: ONNX Runtime {version} refuses the model{with}: {line}");
-        if is_unsupported { LoadError::unsupported(text) } else { LoadError::broken(text) }
-    }
-}
-
 /// Loads the model at `path`.
 ///
 /// **Cost:** time and memory of an ONNX Runtime session (two while thread counts are compared), then about
@@ -215,9 +165,7 @@ fn read_and_load(
     weights::warn_of_mapped(path, &findings);
     files.extend(findings.fingerprint);
     let data_files = &findings.data_files;
-    let graph = model.graph.as_ref().ok_or_else(|| LoadError::broken("the model has no graph"))?;
-    let (inputs, outputs) = (spec::inputs(graph)?, spec::outputs(graph)?);
-    let mut candidate = Candidate { runtime, path, options, model: &model, data_files, inputs, outputs };
+    let mut candidate = Candidate::new(runtime, path, options, &model, data_files)?;
     let checked = now();
     let session = candidate.session(options.threads.unwrap_or(1).max(1))?;
     unchanged(path, files)?;
@@ -226,12 +174,12 @@ fn read_and_load(
     let proven = proof::prove(&mut candidate, &session, options)?;
     let tried = now();
     let warm = warmup::warm_up(&candidate, session, &proven, options)?;
-    let specs = |ports: Vec<Port>| ports.into_iter().map(|port| port.spec).collect();
     let times =
         LoadTimes { check: checked - start, session: made - checked, proof: tried - made, warmup: now() - tried };
+    let (inputs, outputs) = candidate.into_specs();
     Ok(LoadedModel {
-        inputs: specs(candidate.inputs),
-        outputs: specs(candidate.outputs),
+        inputs,
+        outputs,
         backend: Arc::new(OrtBackend::new(warm.session)),
         batching: proven.batching,
         threads: warm.threads,

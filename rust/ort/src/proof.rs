@@ -9,9 +9,10 @@ use mlserve_core::backend::OutputTensor;
 use mlserve_core::model::Batching;
 use mlserve_core::tensor::{BytesElements, DataType, ShapeText};
 
+use crate::candidate::Candidate;
 use crate::error::LoadError;
 use crate::fault::run_error;
-use crate::load::{Candidate, LoadOptions, now};
+use crate::load::{LoadOptions, now};
 use crate::model::rows;
 use crate::model::spec::Port;
 use crate::number::{Tolerance, difference};

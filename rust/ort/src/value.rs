@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mlserve_core::backend::{OutputTensor, TensorView};
-use mlserve_core::tensor::{BytesElements, DataType, Shape, byte_count, element_count};
+use mlserve_core::tensor::{BytesElements, DataType, Shape, are_bools, byte_count, element_count};
 use ort_sys::{ONNXTensorElementDataType as Element, OrtValue};
 
 use crate::api::Status;
@@ -55,7 +55,7 @@ impl<'a> Value<'a> {
         if byte_count(view.datatype, view.shape) != Some(view.data.len()) {
             return Err(Failure::Input(format!("a tensor has {} bytes, which its shape contradicts", view.data.len())));
         }
-        if view.datatype == DataType::Bool && view.data.iter().any(|&byte| byte > 1) {
+        if view.datatype == DataType::Bool && !are_bools(view.data) {
             return Err(Failure::Input("a BOOL element is neither 0 nor 1".to_owned()));
         }
         if view.data.as_ptr().align_offset(size) != 0 {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::candidate::Candidate;
 use crate::error::LoadError;
 use crate::fault::run_error;
-use crate::load::{Candidate, LoadOptions, now};
+use crate::load::{LoadOptions, now};
 use crate::probe::{Fill, Probe};
 use crate::proof::Proven;
 use crate::session::Session;
@@ -28,8 +29,9 @@ const MIN_RUNS: usize = 5;
 /// Part of the budget that runs of one size may take up to [`MIN_RUNS`].
 const PART: u32 = 8;
 
-/// Part of that part for the runs beyond.
-const SHORT_PART: u32 = 16;
+/// Part of that part for the runs beyond: one in a thousand of the budget for each size, as a server may load hundreds
+/// of small models.
+const SHORT_PART: u32 = 128;
 
 /// A session that is ready to serve.
 pub(crate) struct Warm {

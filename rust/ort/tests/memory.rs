@@ -5,7 +5,7 @@ mod support;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use mlserve_ort::{LoadOptions, release_memory};
+use mlserve_ort::{LoadOptions, SessionSettings, release_memory};
 use support::models::{bomb, mlp, noise};
 use support::{Owned, Scratch, load, options, run, runtime};
 
@@ -37,6 +37,34 @@ fn swapping_a_model_twenty_times_gives_its_memory_back() {
     let settled = (0..5).map(cycle).fold(0, usize::max);
     let late = (5..20).map(cycle).skip(10).fold(usize::MAX, usize::min);
     assert!(late * 10 <= settled * 11, "after five swaps {settled} bytes, after twenty {late}");
+}
+
+#[test]
+fn a_hundred_loads_of_a_small_model_leave_nothing_behind() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let scratch = Scratch::new();
+    let path = mlp(64, 64, 3).write(scratch.path(), "model");
+    // With a thread of its own, and every way that a load can end.
+    let options = LoadOptions { threads: Some(2), warmup_budget: Duration::from_millis(1), ..options() };
+    let broken = scratch.path().join("broken.onnx");
+    std::fs::write(&broken, "no model").expect("writes");
+    let refused = LoadOptions {
+        session: SessionSettings { entries: vec![(String::new(), String::new())], ..SessionSettings::default() },
+        ..options.clone()
+    };
+    let cycle = |_| {
+        let model = mlserve_ort::load(&runtime(), &path, &options).expect("loads");
+        run(&*model.backend, &[Owned::floats(&[8, 64], &noise(8 * 64))], &[0]).expect("runs");
+        drop(model);
+        mlserve_ort::load(&runtime(), &broken, &options).expect_err("broken");
+        mlserve_ort::load(&runtime(), &path, &refused).expect_err("refused");
+        release_memory();
+        resident_bytes()
+    };
+    let settled = (0..20).map(cycle).fold(0, usize::max);
+    let late = (0..100).map(cycle).skip(90).fold(usize::MAX, usize::min);
+    // 2.5 kB for each load: less than the options of a session, let alone a session or a thread.
+    assert!(late < settled + 250_000, "after twenty loads {settled} bytes, after a hundred more {late}");
 }
 
 #[test]

@@ -20,8 +20,8 @@ pub(crate) fn released<T: Ungil>(py: Python<'_>, work: impl FnOnce() -> T + Ungi
 pub(crate) fn received<T: Send>(py: Python<'_>, mut receiver: Receiver<T>) -> PyResult<Option<T>> {
     loop {
         let waited = released(py, move || {
-            let received = receiver.recv_timeout(SIGNALS_EVERY);
-            (receiver, received)
+            let outcome = receiver.recv_timeout(SIGNALS_EVERY);
+            (receiver, outcome)
         });
         match waited {
             (_, Ok(value)) => return Ok(Some(value)),

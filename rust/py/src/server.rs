@@ -1,6 +1,7 @@
 //! `_core.Server`: a data plane in this process; and `_core.run_cli`: the data plane's command line.
 
 use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use mlserve_core::error::{Error, Kind};
@@ -115,9 +116,8 @@ impl Server {
         let (reply, answer, caller) = ChannelReply::new();
         server.submit(Box::new(request), Box::new(reply));
         // Nothing comes if the server has ended and dropped the request.
-        let answered = received(py, answer)?.unwrap_or_else(|| Err(Error::new(Kind::Draining, "the server has ended")));
+        let owned = answered(py, answer)?;
         drop(caller);
-        let owned = answered.map_err(|error| to_python(py, &error))?;
         let parameters = PyDict::new(py);
         if self.settings.server.report_batches {
             parameters.set_item("mlserve_batch", owned.place.batch)?;
@@ -134,14 +134,48 @@ impl Server {
     /// Raises the class of `mlserve.errors` that the error table gives.
     fn model_metadata(&self, py: Python<'_>, model: &str, version: &str) -> PyResult<Vec<u8>> {
         let server = self.started()?;
-        let found = version_number(version).and_then(|version| server.model_metadata(model, version));
-        found.map_err(|error| to_python(py, &error))
+        let version = version_number(version).map_err(|error| to_python(py, &error))?;
+        answered(py, server.model_metadata(model, version))
+    }
+
+    /// What models there are: a JSON array of objects with `name`, `version`, `state` and `reason`.
+    fn index(&self, py: Python<'_>) -> PyResult<String> {
+        answered(py, self.started()?.index())
+    }
+
+    /// Loads a model, or what of it has changed, and returns once it serves. `config_json` takes the place of its
+    /// `config.pbtxt`.
+    ///
+    /// Raises the class of `mlserve.errors` that the error table gives.
+    fn load(&self, py: Python<'_>, name: &str, config_json: Option<String>) -> PyResult<()> {
+        answered(py, self.started()?.load(name, config_json))
+    }
+
+    /// Unloads a model, and returns once everything in flight is answered.
+    ///
+    /// Raises the class of `mlserve.errors` that the error table gives.
+    fn unload(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        answered(py, self.started()?.unload(name))
+    }
+
+    /// The statistics of a model, or of all if `name` is empty, as JSON.
+    ///
+    /// Raises the class of `mlserve.errors` that the error table gives.
+    fn statistics(&self, py: Python<'_>, name: &str) -> PyResult<String> {
+        self.started()?.statistics(name).map_err(|error| to_python(py, &error))
     }
 
     /// Everything counted so far, as JSON.
     fn snapshot(&self) -> PyResult<String> {
         Ok(self.started()?.snapshot())
     }
+}
+
+/// What comes through `receiver`, while signals are looked at.
+fn answered<T: Send>(py: Python<'_>, receiver: Receiver<Result<T, Error>>) -> PyResult<T> {
+    // Nothing comes if the server ends.
+    let outcome = received(py, receiver)?.unwrap_or_else(|| Err(Error::new(Kind::Draining, "the server has ended")));
+    outcome.map_err(|error| to_python(py, &error))
 }
 
 impl Server {

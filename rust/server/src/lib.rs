@@ -18,6 +18,7 @@ mod housekeeping;
 mod http;
 mod http1;
 mod http2;
+mod in_process;
 mod inflate;
 mod inspect;
 pub mod lifecycle;

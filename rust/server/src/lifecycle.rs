@@ -29,7 +29,9 @@ mod load;
 pub(crate) mod manager;
 mod print;
 pub(crate) mod repository;
+mod settings;
 mod upload;
+mod warmup;
 
 pub use load::{LoadReport, Startup};
 pub use repository::Found as FoundVersion;
@@ -142,6 +144,15 @@ impl Models {
     pub(crate) fn end(&self) {
         // An error means that it has ended.
         drop(self.0.orders.send(Order::End));
+    }
+
+    /// Forgets all models, for the end of the server; returns what served.
+    pub(crate) fn take_all(&self) -> Vec<Arc<Version>> {
+        self.change(|catalog| {
+            let names: Vec<String> = catalog.iter().map(|(name, _)| name.to_owned()).collect();
+            let models = names.iter().filter_map(|name| catalog.remove(name)).collect::<Vec<_>>();
+            models.iter().flat_map(|model| model.serving().map(|(_, version)| Arc::clone(version))).collect()
+        })
     }
 
     /// Changes the catalog and publishes it as the next plan: every loop sees the old one or the new one, never a mix.

@@ -203,7 +203,7 @@ fn render_process(text: &mut Text, process: &Process, acceptor: &Acceptor) {
     text.sample(&BUILD_INFO, &format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1);
 }
 
-/// KServe's server knows models, not versions.
+/// The names of `KServe`, whose server knows models, not versions.
 fn render_kserve(text: &mut Text, totals: &[(&str, &Version, Totals)]) {
     let families: [(&Family, ReadHistogram); 3] = [
         (&PREPROCESS, |totals| &totals.gather),

@@ -22,7 +22,7 @@ mod describe;
 mod files;
 mod read;
 pub mod rules;
-mod runtime;
+pub(crate) mod runtime;
 mod settings;
 mod tensors;
 mod text;
@@ -46,6 +46,8 @@ const DEFAULT_FILE: &str = "model.onnx";
 /// A model's configuration as it was asked for, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct ConfigFile {
+    /// What it is called in errors.
+    label: String,
     proto: ModelConfig,
     warnings: Vec<String>,
     settings: Map<String, Value>,
@@ -58,17 +60,21 @@ impl ConfigFile {
     ///
     /// **Errors:** not the text form of a `ModelConfig`, with line and column; a field that cannot be served, by its name.
     pub(crate) fn read(folder: &Path, name: &str) -> Result<Option<Self>, String> {
-        let named = |fault: String| format!("{FILE} of model '{}': {fault}", quoted(name));
+        let label = format!("{FILE} of model '{}'", quoted(name));
+        let named = |fault: String| format!("{label}: {fault}");
         let Some(text) = read::text_of(&folder.join(FILE)).map_err(named)? else { return Ok(None) };
-        text::from_text(&text).and_then(|message| Self::checked(&message, name)).map(Some).map_err(named)
+        let config = text::from_text(&text).and_then(|message| Self::checked(&message, name)).map_err(named)?;
+        Ok(Some(Self { label, ..config }))
     }
 
     /// Reads the JSON form, as loading by API brings it.
     ///
     /// **Errors:** as [`Self::read`].
     pub(crate) fn from_json(text: &str, name: &str) -> Result<Self, String> {
-        let named = |fault: String| format!("config of model '{}': {fault}", quoted(name));
-        read::from_json(text).and_then(|message| Self::checked(&message, name)).map_err(named)
+        let label = format!("config of model '{}'", quoted(name));
+        let config = read::from_json(text).and_then(|message| Self::checked(&message, name));
+        let config = config.map_err(|fault| format!("{label}: {fault}"))?;
+        Ok(Self { label, ..config })
     }
 
     fn checked(message: &DynamicMessage, name: &str) -> Result<Self, String> {
@@ -91,6 +97,7 @@ impl ConfigFile {
             files::check_name(file).map_err(|fault| format!("default_model_filename \"{}\" {fault}", quoted(file)))?;
         }
         Ok(Self {
+            label: String::new(),
             settings: settings::settings_of(&proto)?,
             versions: version_policy(&proto)?,
             runtime: runtime::options_of(&proto)?,
@@ -116,16 +123,15 @@ impl ConfigFile {
 
     /// Why each request is to be run whole and by itself; `None` if it is not.
     pub(crate) fn whole_requests(&self) -> Option<String> {
-        // Triton completes what is left out, the batch size too, unless both inputs and outputs are listed.
-        let is_complete = !self.proto.input.is_empty() && !self.proto.output.is_empty();
-        (self.proto.max_batch_size == 0 && is_complete).then(|| format!("max_batch_size is 0 in {FILE}"))
+        let is_whole = self.proto.max_batch_size == 0 && tensors::lists_all(&self.proto);
+        is_whole.then(|| "max_batch_size is 0 in the model's configuration".to_owned())
     }
 
     /// Holds its inputs and outputs against those of the graph.
     ///
     /// **Errors:** the first tensor that does not fit, with what the graph has.
     pub(crate) fn check_against(&self, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Result<(), String> {
-        tensors::check(&self.proto, inputs, outputs)
+        tensors::check(&self.proto, inputs, outputs).map_err(|fault| self.named(&fault))
     }
 
     /// The graph's `inputs` with the dimensions that it narrows: what requests must fit. After [`Self::check_against`].
@@ -137,14 +143,14 @@ impl ConfigFile {
     ///
     /// **Errors:** a file that cannot be read, leads outside, or is too large.
     pub(crate) fn labels(&self, folder: &Path) -> Result<Vec<Labels>, String> {
-        files::labels(&self.proto, folder)
+        files::labels(&self.proto, folder).map_err(|fault| self.named(&fault))
     }
 
     /// The runs it asks for before the model with these `inputs` is ready; files of tensors lie in `folder/warmup`.
     ///
     /// **Errors:** a sample that does not fit the model, or whose file cannot be read.
     pub(crate) fn warmups(&self, folder: &Path, inputs: &[TensorSpec]) -> Result<Vec<Warmup>, String> {
-        warmup::warmups(&self.proto, folder, inputs)
+        warmup::warmups(&self.proto, folder, inputs).map_err(|fault| self.named(&fault))
     }
 
     /// How the runtime is to make and run the session.
@@ -157,14 +163,13 @@ impl ConfigFile {
         &self.warnings
     }
 
-    /// Whether it wants answers kept.
-    pub(crate) fn response_cache_asked(&self) -> bool {
-        self.proto.response_cache.is_some_and(|cache| cache.enable)
-    }
-
     /// The message as it was read.
     pub(crate) fn proto(&self) -> &ModelConfig {
         &self.proto
+    }
+
+    fn named(&self, fault: &str) -> String {
+        format!("{}: {fault}", self.label)
     }
 }
 
@@ -196,18 +201,17 @@ fn version_policy(config: &ModelConfig) -> Result<Option<VersionPolicy>, String>
 pub(crate) struct Configs(Mutex<HashMap<(String, u64), Arc<ConfigFile>>>);
 
 impl Configs {
-    /// Remembers the configuration that a version was loaded with.
-    pub(crate) fn set(&self, name: &str, version: u64, config: Arc<ConfigFile>) {
-        self.0.lock().insert((name.to_owned(), version), config);
+    /// Remembers the configuration that a version was loaded with, or that it had none.
+    pub(crate) fn set(&self, name: &str, version: u64, config: Option<Arc<ConfigFile>>) {
+        let key = (name.to_owned(), version);
+        match config {
+            Some(config) => drop(self.0.lock().insert(key, config)),
+            None => drop(self.0.lock().remove(&key)),
+        }
     }
 
     /// The configuration that a version was loaded with; `None` if it had none.
     pub(crate) fn get(&self, name: &str, version: u64) -> Option<Arc<ConfigFile>> {
         self.0.lock().get(&(name.to_owned(), version)).cloned()
-    }
-
-    /// Forgets a version's configuration.
-    pub(crate) fn remove(&self, name: &str, version: u64) {
-        self.0.lock().remove(&(name.to_owned(), version));
     }
 }

@@ -16,7 +16,7 @@ use mlserve_core::lane::Occupancy;
 use mlserve_core::pipeline::{Refused, Shared};
 use mlserve_core::plan::Plan;
 use mlserve_core::request::{Reply, Request};
-use mlserve_core::version::{Mailbox, Version};
+use mlserve_core::version::Mailbox;
 use mlserve_ort::{Runtime, RuntimeOptions};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -34,7 +34,7 @@ use crate::process::Process;
 use crate::shared_memory::Regions;
 use crate::status::{Phase, Status};
 use crate::trace::Tracing;
-use crate::{housekeeping, metrics, resources, telemetry};
+use crate::{housekeeping, resources, telemetry};
 
 /// Most connections that are allowed if no number is set and the process may open enough files.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -166,18 +166,6 @@ impl Server {
     /// How far it was asked to stop.
     pub fn stop_asked(&self) -> Stop {
         *self.stop.borrow()
-    }
-
-    /// A model's metadata as the REST side gives it, as JSON; `version`: `None` lets the server choose.
-    ///
-    /// **Errors:** not found; not ready.
-    pub fn model_metadata(&self, model: &str, version: Option<u64>) -> mlserve_core::error::Result<Vec<u8>> {
-        crate::http::model_json(&self.process, model, version)
-    }
-
-    /// Everything counted, as JSON.
-    pub fn snapshot(&self) -> String {
-        metrics::snapshot(&self.process)
     }
 
     /// Waits until it has ended. Later calls return at once.
@@ -339,10 +327,7 @@ async fn run_front(process: &Arc<Process>, acceptor: Rc<Acceptor>, listeners: Li
 /// Ends the instances of every version and gives their memory back, so that nothing outlives the server.
 fn close_versions(process: &Process) {
     process.models.end();
-    let plan = process.plan.swap(Arc::new(Plan::default()));
-    let versions = plan.endpoints().flat_map(|(_, endpoint)| endpoint.versions.values());
-    let versions: Vec<Arc<Version>> = versions.filter_map(|slot| slot.version.clone()).collect();
-    drop(plan);
+    let versions = process.models.take_all();
     for version in &versions {
         version.pool.close();
     }

@@ -5,6 +5,7 @@
 //! as `--http-port`, and an environment variable, `MLSERVE_HTTP_PORT`; models are set in the file or by
 //! `--set models.NAME.KEY=VALUE`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -135,13 +136,22 @@ pub fn from_json(text: &str) -> Result<Settings, SettingsError> {
 }
 
 fn from_value(value: Value) -> Result<Settings, SettingsError> {
-    let settings: Settings = serde_path_to_error::deserialize(value).map_err(|error| {
+    let given = given_keys(&value["models"]);
+    let mut settings: Settings = serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let key = if path == "." { String::new() } else { format!("{path}: ") };
         SettingsError(format!("{key}{}{}", error.inner(), allowed_range(&path)))
     })?;
     settings.validate().map_err(|error| SettingsError(error.to_string()))?;
+    settings.given = given;
     Ok(settings)
+}
+
+/// The keys of each model's table.
+fn given_keys(models: &Value) -> BTreeMap<String, BTreeSet<String>> {
+    let tables = models.as_object().into_iter().flatten();
+    let keys = |table: &Value| table.as_object().into_iter().flat_map(|table| table.keys().cloned()).collect();
+    tables.map(|(name, table)| (name.clone(), keys(table))).collect()
 }
 
 /// The range that the schema gives for a key, for errors that only know its type.

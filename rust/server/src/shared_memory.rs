@@ -14,11 +14,13 @@ use parking_lot::RwLock;
 
 use crate::resources;
 
+mod place;
 mod region;
 mod tensors;
 
+pub(crate) use place::{BYTE_SIZE, Given, OFFSET, Place, PlaceParameters, REGION};
 pub(crate) use region::{Region, Window};
-pub(crate) use tensors::{Destinations, Place, SharedTensors, Writes, attach};
+pub(crate) use tensors::{Destinations, SharedTensors, Writes, attach};
 
 /// Where `shm_open` puts its files on Linux.
 const FOLDER: &str = "/dev/shm";
@@ -42,7 +44,7 @@ pub struct Regions {
     /// How many there may be.
     most: usize,
     folder: PathBuf,
-    regions: RwLock<BTreeMap<Box<str>, Arc<Region>>>,
+    registered: RwLock<BTreeMap<Box<str>, Arc<Region>>>,
 }
 
 impl Regions {
@@ -52,7 +54,7 @@ impl Regions {
     }
 
     fn in_folder(is_allowed: bool, folder: PathBuf) -> Self {
-        Self { is_allowed, most: most_regions(resources::open_files()), folder, regions: RwLock::default() }
+        Self { is_allowed, most: most_regions(resources::open_files()), folder, registered: RwLock::default() }
     }
 
     /// Refuses everything if shared memory is off.
@@ -68,7 +70,7 @@ impl Regions {
         self.check_allowed()?;
         check_name(name)?;
         let region = Region::open(&self.folder, key, offset, byte_size)?;
-        let mut regions = self.regions.write();
+        let mut regions = self.registered.write();
         if regions.contains_key(name) {
             return Err(Error::invalid(
                 "a shared memory region of this name is already in manager; unregister it first",
@@ -89,12 +91,12 @@ impl Regions {
     /// **Errors:** off, and a name is given. To forget all of nothing is allowed: clients begin with it.
     pub(crate) fn unregister(&self, name: &str) -> Result<()> {
         if name.is_empty() {
-            self.regions.write().clear();
+            self.registered.write().clear();
             return Ok(());
         }
         self.check_allowed()?;
         // A name that is not registered is no error, as with Triton.
-        self.regions.write().remove(name);
+        self.registered.write().remove(name);
         Ok(())
     }
 
@@ -102,7 +104,7 @@ impl Regions {
     ///
     /// **Errors:** there is none of that name.
     pub(crate) fn list(&self, name: &str) -> Result<Vec<(String, Arc<Region>)>> {
-        let regions = self.regions.read();
+        let regions = self.registered.read();
         if name.is_empty() {
             return Ok(regions.iter().map(|(name, region)| (name.to_string(), Arc::clone(region))).collect());
         }
@@ -115,7 +117,7 @@ impl Regions {
     /// **Errors:** off; no such region; outside of it.
     pub(crate) fn window(&self, place: &Place) -> Result<Window> {
         self.check_allowed()?;
-        let region = self.regions.read().get(&*place.region).map(Arc::clone);
+        let region = self.registered.read().get(&*place.region).map(Arc::clone);
         region.ok_or_else(|| unknown("shared memory"))?.window(place.offset, place.byte_size)
     }
 }

@@ -50,6 +50,7 @@ struct Choices {
 
 /// What a [`LogControl`] is set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "switches that have nothing to do with each other")]
 pub(crate) struct LogChoices {
     /// Failures.
     pub(crate) error: bool,

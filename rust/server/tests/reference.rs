@@ -119,10 +119,14 @@ fn model_config_page_is_the_table_of_rules() {
              their own.\n\n\
              `ModelConfig` over gRPC, and `GET /v2/models/NAME/config`, answer with what is in force.\n\n";
     page += "| field | | |\n|---|---|---|\n";
-    FIELDS.iter().for_each(|rule| line(&mut page, &rule_row(rule)));
+    for rule in FIELDS {
+        line(&mut page, &rule_row(rule));
+    }
     page +=
         "\n## `parameters`\n\nThe keys are those of Triton's backend for ONNX Runtime.\n\n| key | | |\n|---|---|---|\n";
-    PARAMETERS.iter().for_each(|rule| line(&mut page, &rule_row(rule)));
+    for rule in PARAMETERS {
+        line(&mut page, &rule_row(rule));
+    }
     let (name, verdict, says) = (OTHER_PARAMETERS.field, OTHER_PARAMETERS.verdict, sentence(OTHER_PARAMETERS.says));
     line(&mut page, &format!("| {name} | {verdict} | {says} |"));
     compare("model-config.md", &page);

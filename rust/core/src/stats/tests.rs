@@ -8,7 +8,7 @@ fn answer(stats: &Stats, clock: &ManualClock) {
 #[test]
 fn a_slot_is_made_when_its_thread_first_counts() {
     let clock = ManualClock::new();
-    let stats = Stats::new(2, 1, None, clock.now());
+    let stats = Stats::new(2, 1, None, &Clock::Manual(clock.clone()));
     assert_eq!(stats.totals().succeeded(), 0);
     assert!(stats.loops.iter().chain(&stats.instances).all(|slot| slot.get().is_none()), "reading makes none");
     answer(&stats, &clock);
@@ -18,9 +18,9 @@ fn a_slot_is_made_when_its_thread_first_counts() {
 #[test]
 fn counters_do_not_fall_when_a_version_is_replaced() {
     let clock = ManualClock::new();
-    let first = Stats::new(1, 1, None, clock.now());
+    let first = Stats::new(1, 1, None, &Clock::Manual(clock.clone()));
     answer(&first, &clock);
-    let second = Stats::new(1, 1, Some(Arc::clone(&first)), clock.now());
+    let second = Stats::new(1, 1, Some(Arc::clone(&first)), &Clock::Manual(clock.clone()));
     answer(&second, &clock);
     assert!(!second.fold(), "the first still counts");
     answer(&first, &clock);
@@ -33,10 +33,10 @@ fn counters_do_not_fall_when_a_version_is_replaced() {
 #[test]
 fn versions_replaced_again_and_again_leave_no_chain() {
     let clock = ManualClock::new();
-    let mut stats = Stats::new(1, 1, None, clock.now());
+    let mut stats = Stats::new(1, 1, None, &Clock::Manual(clock.clone()));
     for _ in 0..100 {
         answer(&stats, &clock);
-        stats = Stats::new(1, 1, Some(stats), clock.now());
+        stats = Stats::new(1, 1, Some(stats), &Clock::Manual(clock.clone()));
     }
     let Some(Earlier::Counting(earlier)) = &*lock(&stats.earlier) else { panic!("not looked at yet") };
     assert!(matches!(&*lock(&earlier.earlier), Some(Earlier::Folded(_))), "the one before that is gone");
@@ -46,13 +46,13 @@ fn versions_replaced_again_and_again_leave_no_chain() {
 #[test]
 fn the_last_answer_is_remembered_over_a_reload() {
     let clock = ManualClock::new();
-    let first = Stats::new(2, 1, None, clock.now());
+    let first = Stats::new(2, 1, None, &Clock::Manual(clock.clone()));
     assert_eq!(first.last_used(), None);
     clock.advance(Duration::from_millis(5));
     answer(&first, &clock);
     let used = clock.now();
     clock.advance(Duration::from_millis(5));
-    let second = Stats::new(2, 1, Some(first), clock.now());
+    let second = Stats::new(2, 1, Some(first), &Clock::Manual(clock.clone()));
     assert_eq!(second.last_used(), Some(used));
     assert_eq!(second.totals().last_answer, Some(used), "folded");
     assert_eq!(second.last_used(), Some(used));
@@ -61,7 +61,7 @@ fn the_last_answer_is_remembered_over_a_reload() {
 #[test]
 fn only_what_was_valid_fails_late() {
     let clock = ManualClock::new();
-    let stats = Stats::new(1, 1, None, clock.now());
+    let stats = Stats::new(1, 1, None, &Clock::Manual(clock.clone()));
     let error = Error::invalid("no such input");
     stats.loops[0].failed(Protocol::Http, &error);
     stats.loops[0].failed_late(Protocol::Http, &error, Duration::from_nanos(7));

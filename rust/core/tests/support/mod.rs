@@ -289,6 +289,11 @@ impl Bench {
         self.send_request(Self::request(rows))
     }
 
+    /// What each run takes from now on.
+    pub fn runs_take(&self, takes: Duration) {
+        *self.backend.takes.lock().unwrap() = Some((self.clock.clone(), takes));
+    }
+
     /// Submits one row that asks for `priority`, and ends the turn.
     pub fn send_with_priority(&mut self, value: f32, priority: u64) -> Caller {
         let mut request = Self::request(&[&[value]]);

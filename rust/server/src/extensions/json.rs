@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use mlserve_core::error::{Error, Result};
 use prost::Message;
-use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::Value;
 
 use crate::proto::DESCRIPTORS;
@@ -41,16 +41,6 @@ pub(crate) fn to_json(message: &impl Message, name: &str, members: Members) -> R
     dynamic.serialize_with_options(serde_json::value::Serializer, &options).map_err(failed)
 }
 
-/// The `inference.NAME` that `value` stands for.
-///
-/// **Errors:** a member that the message does not have, or a value of another kind; the text names it.
-pub(crate) fn from_json<T: Message + Default>(value: Value, name: &str) -> Result<T> {
-    let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let dynamic = DynamicMessage::deserialize_with_options(descriptor(name)?, value, &options);
-    let dynamic = dynamic.map_err(|error| Error::invalid(error.to_string()))?;
-    dynamic.transcode_to().map_err(|_| Error::internal("a message could not be read by its descriptor"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,14 +54,5 @@ mod tests {
         assert_eq!(set, serde_json::json!({"model_stats": [{"name": "a", "last_inference": 1_u64 << 60}]}));
         let all = to_json(&response, "ModelStatisticsResponse", Members::All).expect("written");
         assert_eq!(all["model_stats"][0]["batch_stats"], serde_json::json!([]));
-        let back: ModelStatisticsResponse = from_json(all, "ModelStatisticsResponse").expect("read");
-        assert_eq!(back, response);
-    }
-
-    #[test]
-    fn unknown_members_are_named() {
-        let value = serde_json::json!({"nome": "a"});
-        let error = from_json::<ModelStatistics>(value, "ModelStatistics").expect_err("unknown");
-        assert!(error.text().contains("nome"), "{error}");
     }
 }

@@ -27,7 +27,8 @@ pub(crate) fn settings(request: &LogSettingsRequest) -> Result<LogSettingsRespon
     if !request.settings.is_empty() {
         let choices = changed(control.choices(), &request.settings)?;
         control.choose(choices);
-        tracing::info!(?choices, "log settings were changed");
+        let LogChoices { error, warning, info, verbose_level, whole_seconds } = choices;
+        tracing::info!(error, warning, info, verbose_level, whole_seconds, "log settings were changed");
     }
     Ok(answer(control.choices()))
 }

@@ -70,8 +70,6 @@ pub(crate) fn cuda_register(_request: &CudaSharedMemoryRegisterRequest) -> Resul
 }
 
 /// Answers `CudaSharedMemoryUnregister`: nothing of any name is registered afterwards, as it was before.
-pub(crate) fn cuda_unregister(
-    _request: &CudaSharedMemoryUnregisterRequest,
-) -> Result<CudaSharedMemoryUnregisterResponse> {
-    Ok(CudaSharedMemoryUnregisterResponse {})
+pub(crate) fn cuda_unregister(_request: &CudaSharedMemoryUnregisterRequest) -> CudaSharedMemoryUnregisterResponse {
+    CudaSharedMemoryUnregisterResponse {}
 }

@@ -3,10 +3,10 @@
 //! Names are Triton's. Here `queue` begins with a request's arrival, `compute_input` is the copying of a batch's inputs
 //! together (gather), `compute_output` the cutting apart of its outputs (scatter).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use mlserve_core::clock::Clock;
 use mlserve_core::error::{Error, Result, quoted};
+use mlserve_core::plan::Endpoint;
 use mlserve_core::stats::batches::BatchTotal;
 use mlserve_core::stats::{HistogramTotal, Totals};
 use mlserve_core::version::Version;
@@ -28,25 +28,25 @@ pub(crate) fn model_statistics(process: &Process, request: &ModelStatisticsReque
         // Triton ignores a version without a name, too.
         let endpoints: BTreeMap<_, _> = plan.endpoints().collect();
         let versions = endpoints.values().flat_map(|endpoint| endpoint.ready());
-        let model_stats = versions.map(|(_, version)| statistics(version, &process.clock)).collect();
+        let model_stats = versions.map(|(_, version)| statistics(version)).collect();
         return Ok(ModelStatisticsResponse { model_stats });
     }
-    let ready: Vec<_> = plan.endpoint(&request.name).into_iter().flat_map(|endpoint| endpoint.ready()).collect();
+    let ready: Vec<_> = plan.endpoint(&request.name).into_iter().flat_map(Endpoint::ready).collect();
     if ready.is_empty() {
         return Err(unknown_model(&request.name));
     }
     let wanted = |&&(each, _): &&(u64, _)| number.is_none_or(|number| number == each);
-    let model_stats: Vec<_> =
-        ready.iter().filter(wanted).map(|(_, version)| statistics(version, &process.clock)).collect();
+    let model_stats: Vec<_> = ready.iter().filter(wanted).map(|(_, version)| statistics(version)).collect();
     if model_stats.is_empty() {
         return Err(unknown_version(&request.name));
     }
     Ok(ModelStatisticsResponse { model_stats })
 }
 
-fn statistics(version: &Version, clock: &Clock) -> ModelStatistics {
+fn statistics(version: &Version) -> ModelStatistics {
     let totals = version.stats.totals();
-    let last_inference = totals.last_answer.map_or(0, |moment| clock.unix_time(moment).as_millis() as u64);
+    let last_inference =
+        totals.last_answer.map_or(0, |moment| version.stats.epoch.unix_time(moment).as_millis() as u64);
     let memory = MemoryUsage { r#type: "CPU".to_owned(), id: 0, byte_size: version.model_bytes };
     ModelStatistics {
         name: version.spec.name.to_string(),
@@ -58,7 +58,7 @@ fn statistics(version: &Version, clock: &Clock) -> ModelStatistics {
         batch_stats: totals.batches.iter().map(|(&rows, batch)| batch_statistics(rows, batch)).collect(),
         memory_usage: vec![memory],
         // Only models with several responses to a request have any.
-        response_stats: Default::default(),
+        response_stats: HashMap::new(),
     }
 }
 
@@ -85,7 +85,7 @@ fn batch_statistics(rows: u64, batch: &BatchTotal) -> InferBatchStatistics {
     }
 }
 
-/// Present even when it is zero: perf_analyzer wants all of them.
+/// Present even when it is zero: `perf_analyzer` wants all of them.
 #[expect(clippy::unnecessary_wraps, reason = "every use wants it wrapped")]
 fn duration(count: u64, ns: u64) -> Option<StatisticDuration> {
     Some(StatisticDuration { count, ns })

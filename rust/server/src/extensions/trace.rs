@@ -2,6 +2,8 @@
 //!
 //! Texts are Triton's where it has one. Unlike Triton, a setting or level that there is not is refused.
 
+use std::ops::RangeInclusive;
+
 use mlserve_core::error::{Error, Kind, Result, quoted};
 
 use crate::process::Process;
@@ -23,7 +25,9 @@ pub(crate) fn settings(process: &Process, request: &TraceSettingRequest) -> Resu
     }
     if !request.settings.is_empty() {
         process.tracer.change(model, change(request)?)?;
-        tracing::info!(model, settings = ?in_force(process, model), "trace settings were changed");
+        let sampler = process.tracer.in_force(model);
+        let (is_on, rate, count) = (sampler.is_on, sampler.rate, sampler.left());
+        tracing::info!(model, is_on, rate, count, sampler.log_frequency, "trace settings were changed");
     }
     let settings = in_force(process, model);
     let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), SettingValue { value: vec![value] }));
@@ -48,9 +52,9 @@ fn change(request: &TraceSettingRequest) -> Result<TraceChange> {
     for (name, Asked { value }) in &request.settings {
         match name.as_str() {
             "trace_level" => change.is_on = level(value)?,
-            "trace_rate" => change.rate = number(name, value, 0, u32::MAX)?,
+            "trace_rate" => change.rate = number(name, value, 0..=u32::MAX)?,
             "trace_count" => change.count = count(value)?,
-            "log_frequency" => change.log_frequency = number(name, value, 0, u32::MAX)?,
+            "log_frequency" => change.log_frequency = number(name, value, 0..=u32::MAX)?,
             "trace_mode" => mode(value)?,
             "trace_file" => {
                 let text = "trace file location can not be updated through network protocol";
@@ -108,7 +112,7 @@ fn mode(values: &[String]) -> Result<()> {
 }
 
 fn count(values: &[String]) -> Result<Change<i32>> {
-    let change = number("trace_count", values, -1, i32::MAX)?;
+    let change = number("trace_count", values, -1..=i32::MAX)?;
     match change {
         Change::Set(count) if count < -1 => {
             Err(Error::invalid(format!("Unable to parse 'trace_count'. Expecting value >= -1, got: {count}")))
@@ -117,7 +121,8 @@ fn count(values: &[String]) -> Result<Change<i32>> {
     }
 }
 
-fn number<T>(name: &str, values: &[String], least: T, most: T) -> Result<Change<T>>
+/// The number that a setting has. Texts name the `allowed` range; a type may hold more, which its setting checks.
+fn number<T>(name: &str, values: &[String], allowed: RangeInclusive<T>) -> Result<Change<T>>
 where
     T: TryFrom<i128> + std::fmt::Display,
 {
@@ -130,6 +135,7 @@ where
         return Err(Error::invalid(format!("Unable to parse '{name}', got: {}", quoted(value))));
     };
     T::try_from(number).map(Change::Set).map_err(|_| {
+        let (least, most) = allowed.into_inner();
         Error::invalid(format!("Unable to parse '{name}', value is out of range [ {least}, {most} ], got: {number}"))
     })
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use mlserve_core::budget::Reservation;
 use mlserve_core::config::LimitSettings;
 use mlserve_core::error::{Error, Result, quoted};
-use mlserve_core::request::{Input, Request, Text};
+use mlserve_core::request::{Input, Request, RequestOptions, Text};
 use mlserve_core::tensor::{DataType, Shape, TensorBytes, element_count};
 use smallvec::SmallVec;
 
@@ -28,7 +28,7 @@ struct Draft {
     outputs: SmallVec<[Text; 2]>,
     /// `None`: all tensors are in the message.
     shared: Option<Box<SharedTensors>>,
-    classifications: Vec<(Text, usize)>,
+    options: Option<Box<RequestOptions>>,
     raw: SmallVec<[TensorBytes; 2]>,
 }
 
@@ -42,7 +42,7 @@ struct DraftInput {
     rank: usize,
     parameters: Parameters,
     /// Where in shared memory it lies, if it does.
-    place: Option<Place>,
+    place: Option<Box<Place>>,
     contents: Option<Contents>,
 }
 
@@ -141,7 +141,7 @@ impl Draft {
         }
         if !parameters.is_empty() {
             if let Some(most) = parameters::classification(&parameters)? {
-                self.classifications.push((name.clone(), most));
+                self.options.get_or_insert_default().classifications.push((name.clone(), most));
             }
             if let Some(place) = parameters::place(&parameters, &name)? {
                 self.shared.get_or_insert_default().outputs.push((name.clone(), place));
@@ -154,11 +154,9 @@ impl Draft {
     fn fill(&mut self, request: &mut Request) -> Result<()> {
         request.model_version = model_version(&self.model_version)?;
         request.outputs = std::mem::take(&mut self.outputs);
+        request.options = self.options.take();
         if !self.parameters.is_empty() {
             parameters::apply(std::mem::take(&mut self.parameters), request)?;
-        }
-        if !self.classifications.is_empty() {
-            request.options_mut().classifications = std::mem::take(&mut self.classifications);
         }
         let in_message = self.inputs.iter().filter(|input| input.place.is_none()).count();
         if self.raw.len() > in_message {
@@ -171,7 +169,7 @@ impl Draft {
                 // Raw contents are those of the other inputs.
                 Some(place) => {
                     let index = request.inputs.len();
-                    self.shared.get_or_insert_default().inputs.push((index, place));
+                    self.shared.get_or_insert_default().inputs.push((index, *place));
                     input.finish_shared(&self.model_name)?
                 }
                 None => input.finish(is_raw, raw.next(), &self.model_name)?,
@@ -204,7 +202,7 @@ impl DraftInput {
             return Err(rank_too_large(&input, limits.max_rank));
         }
         if !input.parameters.is_empty() {
-            input.place = parameters::place(&input.parameters, &input.name)?;
+            input.place = parameters::place(&input.parameters, &input.name)?.map(Box::new);
         }
         Ok(input)
     }

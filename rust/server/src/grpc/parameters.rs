@@ -10,7 +10,7 @@ use mlserve_core::error::{Error, Result, quoted};
 use mlserve_core::request::{MAX_PARAMETERS, Parameter, Request, Text, too_many_parameters};
 
 use super::reader::{Reader, Wire, wrong_wire};
-use crate::shared_memory::Place;
+use crate::shared_memory::{BYTE_SIZE, Given, OFFSET, Place, PlaceParameters, REGION};
 
 /// Parameters as they were sent: in order, a repeated name replaced. `None`: a parameter with no value.
 pub(super) type Parameters = Vec<(Text, Option<Parameter>)>;
@@ -71,9 +71,10 @@ pub(super) fn apply(parameters: Parameters, request: &mut Request) -> Result<()>
             ("priority", value) => request.priority = priority(value.as_ref())?,
             ("timeout", value) => request.queue_timeout = timeout(value.as_ref())?,
             // 0 and "" mean that there is none. A number is the same over HTTP, where it has no sign.
-            ("sequence_id", Some(Parameter::Int64(0))) => {}
             ("sequence_id", Some(Parameter::Int64(id))) => {
-                request.options_mut().routing_key = Text::from((id as u64).to_string());
+                if id != 0 {
+                    request.options_mut().routing_key = Text::from((id as u64).to_string());
+                }
             }
             ("sequence_id", Some(Parameter::Text(id))) => {
                 if !id.is_empty() {
@@ -122,10 +123,11 @@ fn timeout(value: Option<&Parameter>) -> Result<Option<Duration>> {
 pub(super) fn classification(parameters: &Parameters) -> Result<Option<usize>> {
     match value_of(parameters, "classification") {
         None => Ok(None),
-        Some(Some(&Parameter::Int64(most))) if most > 0 => Ok(Some(usize::try_from(most).unwrap_or(usize::MAX))),
-        Some(Some(&Parameter::Int64(most))) => {
-            Err(Error::invalid(format!("invalid value for 'classification' parameter, expected > 0, got {most}")))
-        }
+        Some(&Some(Parameter::Int64(most))) if most > 0 => Ok(Some(usize::try_from(most).unwrap_or(usize::MAX))),
+        Some(&Some(Parameter::Int64(most))) => Err(Error::invalid(format!(
+            "invalid value for 'classification' parameter, expected a value from 1 to {}, got {most}",
+            i64::MAX
+        ))),
         Some(_) => Err(Error::invalid("invalid value type for 'classification' parameter, expected int64_param")),
     }
 }
@@ -134,59 +136,23 @@ pub(super) fn classification(parameters: &Parameters) -> Result<Option<usize>> {
 ///
 /// **Errors:** a value of the wrong kind or below 0; a region without a size, or either number without a region.
 pub(super) fn place(parameters: &Parameters, tensor: &str) -> Result<Option<Place>> {
-    let region = value_of(parameters, REGION);
-    let offset = value_of(parameters, OFFSET);
-    let byte_size = value_of(parameters, BYTE_SIZE);
-    let Some(region) = region else {
-        return match (offset, byte_size) {
-            (None, None) => Ok(None),
-            (Some(_), _) => Err(without_region(OFFSET, tensor)),
-            (None, Some(_)) => Err(without_region(BYTE_SIZE, tensor)),
-        };
+    let region = match value_of(parameters, REGION) {
+        None => Given::Nothing,
+        Some(Some(Parameter::Text(region))) => Given::Value(region.clone()),
+        Some(_) => Given::WrongKind,
     };
-    let Some(Parameter::Text(region)) = region else { return Err(wrong_place(REGION, tensor, "string_param")) };
-    let offset = offset.map_or(Ok(0), |offset| unsigned(offset, OFFSET, tensor))?;
-    let byte_size = byte_size.ok_or_else(|| without_size(tensor))?;
-    Ok(Some(Place { region: region.clone(), offset, byte_size: unsigned(byte_size, BYTE_SIZE, tensor)? }))
+    let number = |key| match value_of(parameters, key) {
+        None => Given::Nothing,
+        Some(&Some(Parameter::Int64(number))) => {
+            u64::try_from(number).map_or_else(|_| Given::OutOfRange(number.to_string()), Given::Value)
+        }
+        Some(_) => Given::WrongKind,
+    };
+    PlaceParameters { region, offset: number(OFFSET), byte_size: number(BYTE_SIZE) }.finish(tensor)
 }
 
-const REGION: &str = "shared_memory_region";
-const OFFSET: &str = "shared_memory_offset";
-const BYTE_SIZE: &str = "shared_memory_byte_size";
-
-fn unsigned(value: Option<&Parameter>, key: &str, tensor: &str) -> Result<u64> {
-    let Some(&Parameter::Int64(number)) = value else { return Err(wrong_place(key, tensor, "int64_param")) };
-    u64::try_from(number).map_err(|_| {
-        Error::invalid(format!(
-            "invalid value for '{key}' parameter for tensor '{}', expected value >= 0, got {number}",
-            quoted(tensor)
-        ))
-    })
-}
-
-fn value_of<'a>(parameters: &'a Parameters, key: &str) -> Option<Option<&'a Parameter>> {
-    parameters.iter().find(|(name, _)| &**name == key).map(|(_, value)| value.as_ref())
-}
-
-#[cold]
-fn wrong_place(key: &str, tensor: &str, expected: &str) -> Error {
-    Error::invalid(format!(
-        "invalid value type for '{key}' parameter for tensor '{}', expected {expected}.",
-        quoted(tensor)
-    ))
-}
-
-#[cold]
-fn without_region(key: &str, tensor: &str) -> Error {
-    Error::invalid(format!("'{key}' can not be specified without '{REGION}' parameter for tensor '{}'", quoted(tensor)))
-}
-
-#[cold]
-fn without_size(tensor: &str) -> Error {
-    Error::invalid(format!(
-        "'{BYTE_SIZE}' must be specified along with '{REGION}' parameter for tensor '{}'",
-        quoted(tensor)
-    ))
+fn value_of<'a>(parameters: &'a Parameters, key: &str) -> Option<&'a Option<Parameter>> {
+    parameters.iter().find(|(name, _)| &**name == key).map(|(_, value)| value)
 }
 
 #[cold]

@@ -99,7 +99,7 @@ pub(super) fn answer(context: &LoopContext, rpc: Unary, request: &Pieces) -> Res
         Unary::SystemSharedMemoryUnregister => message(&shared_memory::unregister(process, &parsed(request)?)?),
         Unary::CudaSharedMemoryStatus => message(&shared_memory::cuda_status(&parsed(request)?)?),
         Unary::CudaSharedMemoryRegister => message(&shared_memory::cuda_register(&parsed(request)?)?),
-        Unary::CudaSharedMemoryUnregister => message(&shared_memory::cuda_unregister(&parsed(request)?)?),
+        Unary::CudaSharedMemoryUnregister => message(&shared_memory::cuda_unregister(&parsed(request)?)),
         Unary::TraceSetting => message(&trace::settings(process, &parsed(request)?)?),
         Unary::LogSettings => message(&logging::settings(&parsed(request)?)?),
         Unary::HealthCheck => message(&health::check(context, &parsed(request)?)?),

@@ -234,7 +234,7 @@ impl<'a> Draft<'a> {
             }
             None => return Err(missing("datatype")),
         };
-        let is_shared = parameters.place.is_shared();
+        let is_shared = parameters.place.as_ref().is_some_and(|place| place.is_shared());
         let data = match (data, parameters.binary_data_size, is_shared) {
             (Some(Data::Read(bytes)), None, false) => bytes.into(),
             (Some(Data::Later(mut cursor)), None, false) => match self.read_data(&mut cursor, source)? {
@@ -246,7 +246,7 @@ impl<'a> Draft<'a> {
             (data, size, is_shared) => return Err(not_one_source(data.is_some(), size.is_some(), is_shared)),
         };
         let name = Text::from(self.name.unwrap_or_default().into_owned());
-        let place = parameters.place.finish(&name)?;
+        let place = parameters.place.map(|place| place.finish(&name)).transpose()?.flatten();
         Ok((Input { name, datatype, shape: self.shape.unwrap_or_default(), data }, place))
     }
 }

@@ -62,7 +62,7 @@ pub(super) async fn answer(
             find(context, &target, None).await?;
             config::answer(process, &target)?
         }
-        Extension::Statistics => statistics::answer(process, &target)?,
+        Extension::Statistics => statistics::answer(process, &target).await?,
         Extension::RepositoryIndex => repository::index(process, body.unwrap_or_default()).await?,
         Extension::Load => repository::load(process, &target, body.unwrap_or_default()).await?,
         Extension::Unload => repository::unload(process, &target, body.unwrap_or_default()).await?,
@@ -72,7 +72,7 @@ pub(super) async fn answer(
         Extension::SharedMemoryUnregister => shared_memory::unregister(process, &target)?,
         Extension::CudaSharedMemoryStatus => shared_memory::cuda_status(&target)?,
         Extension::CudaSharedMemoryRegister => shared_memory::cuda_register(&target, body)?,
-        Extension::CudaSharedMemoryUnregister => shared_memory::cuda_unregister(&target)?,
+        Extension::CudaSharedMemoryUnregister => shared_memory::cuda_unregister(&target),
         Extension::TraceSetting => trace::answer(process, &target, body)?,
         Extension::Logging => logging::answer(body)?,
     })

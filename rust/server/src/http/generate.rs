@@ -67,6 +67,8 @@ fn member(cursor: &mut Cursor<'_>, key: &str, reader: &mut Reader<'_>, request: 
     }
     let start = cursor.clone();
     let token = cursor.token()?;
+    // A value that is too deep is refused as such, not for its kind.
+    cursor.skip()?;
     if matches!(token, Token::Object | Token::Array | Token::Null) {
         return Err(Error::invalid(format!(
             "'{}' is {} and no input of model '{}'; its inputs are {}, and parameters are strings, numbers or booleans",
@@ -76,7 +78,6 @@ fn member(cursor: &mut Cursor<'_>, key: &str, reader: &mut Reader<'_>, request: 
             input_names(reader.spec)
         )));
     }
-    cursor.skip()?;
     // One reader says what parameters mean; it takes them as an object.
     let mut object = b"{".to_vec();
     push_string(&mut object, key);

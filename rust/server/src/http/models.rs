@@ -1,5 +1,7 @@
 //! `GET /model/status`: every model and version, its state, and how it batches.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use mlserve_core::error::Result;
@@ -8,24 +10,28 @@ use mlserve_core::plan::{Plan, Slot, State};
 use serde_json::{Value, json};
 
 use super::HttpResponse;
+use super::infer::off_loop;
 use super::plain::counted;
 use crate::event_loop::LoopContext;
+use crate::process::Process;
 
-/// Answers with all models, in order of their names.
+/// Answers with all models, in order of their names. There may be thousands, so it is written away from the loop.
 ///
 /// **Errors:** out of budget.
-pub(super) fn status(context: &LoopContext) -> Result<HttpResponse> {
-    let process = context.process();
-    let plan = process.plan.load();
-    let mut models: Vec<(&str, Value)> = plan.endpoints().map(|(name, _)| (name, model(&plan, name))).collect();
-    models.sort_unstable_by_key(|(name, _)| *name);
-    let body = json!({
-        "ready": process.status.is_ready(&plan),
-        "models": models.into_iter().map(|(_, model)| model).collect::<Vec<_>>(),
-    });
+pub(super) async fn status(context: &LoopContext) -> Result<HttpResponse> {
+    let process = Arc::clone(context.process());
+    let body = off_loop(move || described(&process).to_string()).await?;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    counted(context, headers, body.to_string().into_bytes())
+    counted(context, headers, body.into_bytes())
+}
+
+fn described(process: &Process) -> Value {
+    let plan = process.plan.load();
+    let mut names: Vec<&str> = plan.endpoints().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    let models: Vec<Value> = names.into_iter().map(|name| model(&plan, name)).collect();
+    json!({ "ready": process.status.is_ready(&plan), "models": models })
 }
 
 fn model(plan: &Plan, name: &str) -> Value {

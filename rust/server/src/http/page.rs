@@ -12,7 +12,7 @@ const PAGE: &str = include_str!("page.html");
 
 /// Only what stands in the page runs, by its digests; it may ask this server and nobody else. A test computes them anew.
 const POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; style-src 'sha256-Zz1DX8+AQyQvkkCqiqpQqee1No3wWrD1hGTFS2FZrx4='; script-src 'sha256-4+xxuMGp31ZDGszWPN48tusD45YI2HQhCv7VVN1NMSA='; connect-src 'self'; img-src data:; \
+    "default-src 'none'; style-src 'sha256-L59IZUVuHnGjo7lbOMp2gk6P5CQ1isfEU6euVMrDgZY='; script-src 'sha256-oURtLnrX33+9M5TYvN3PMFHBEXkXjTxO0M/9R4QVY1Q='; connect-src 'self'; img-src data:; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 

@@ -9,7 +9,7 @@ use mlserve_core::error::{Error, Result, quoted};
 use mlserve_core::request::{MAX_PARAMETERS, Parameter, Request, Text, too_many_parameters};
 
 use super::json::{Cursor, Token};
-use crate::shared_memory::Place;
+use crate::shared_memory::{BYTE_SIZE, Given, OFFSET, PlaceParameters, REGION};
 
 /// What a request's own `parameters` say beside what goes into [`Request`].
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ pub(super) struct InputParameters {
     /// Its bytes follow the JSON, this many.
     pub(super) binary_data_size: Option<usize>,
     /// Its bytes are to be found in shared memory.
-    pub(super) place: PlaceParameters,
+    pub(super) place: Option<Box<PlaceParameters>>,
 }
 
 /// Reads the `parameters` of an input; others than those that say where its bytes are mean nothing.
@@ -70,7 +70,7 @@ pub(super) fn read_input(cursor: &mut Cursor<'_>) -> Result<InputParameters> {
                 let size = unsigned(cursor, &key, "int64_param")?;
                 parameters.binary_data_size = Some(usize::try_from(size).unwrap_or(usize::MAX));
             }
-            _ if parameters.place.member(cursor, &key)? => {}
+            _ if read_place(&mut parameters.place, cursor, &key)? => {}
             _ => cursor.skip()?,
         }
         Ok(())
@@ -78,75 +78,53 @@ pub(super) fn read_input(cursor: &mut Cursor<'_>) -> Result<InputParameters> {
     Ok(parameters)
 }
 
-/// The three parameters that say where in shared memory a tensor lies.
-#[derive(Debug, Default)]
-pub(super) struct PlaceParameters {
-    region: Option<Text>,
-    offset: Option<u64>,
-    byte_size: Option<u64>,
+/// Reads the value of `key` if it is one of those that say where in shared memory a tensor lies; whether it was.
+pub(super) fn read_place(place: &mut Option<Box<PlaceParameters>>, cursor: &mut Cursor<'_>, key: &str) -> Result<bool> {
+    match key {
+        REGION => {
+            place.get_or_insert_default().region = match cursor.token()? {
+                Token::Text => Given::Value(Text::from(cursor.string()?.into_owned())),
+                _ => skipped(cursor)?,
+            };
+        }
+        OFFSET => place.get_or_insert_default().offset = whole_number(cursor)?,
+        BYTE_SIZE => place.get_or_insert_default().byte_size = whole_number(cursor)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
-impl PlaceParameters {
-    /// Whether a region is named.
-    pub(super) fn is_shared(&self) -> bool {
-        self.region.is_some()
-    }
-
-    /// Reads the value of `key` if it is one of the three; whether it was.
-    ///
-    /// **Errors:** a value of the wrong kind.
-    pub(super) fn member(&mut self, cursor: &mut Cursor<'_>, key: &str) -> Result<bool> {
-        match key {
-            "shared_memory_region" => {
-                if cursor.token()? != Token::Text {
-                    return Err(Error::invalid("Unable to parse 'shared_memory_region': a string is expected"));
-                }
-                self.region = Some(Text::from(cursor.string()?.into_owned()));
-            }
-            "shared_memory_offset" => {
-                self.offset = Some(unsigned_as(cursor, "Unable to parse 'shared_memory_offset'")?)
-            }
-            "shared_memory_byte_size" => {
-                self.byte_size = Some(unsigned_as(cursor, "Unable to parse 'shared_memory_byte_size'")?);
-            }
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
-    /// The place of `tensor`; `None`: it is in the message.
-    ///
-    /// **Errors:** a region without a size, or either number without a region.
-    pub(super) fn finish(self, tensor: &str) -> Result<Option<Place>> {
-        match (self.region, self.offset, self.byte_size) {
-            (None, None, None) => Ok(None),
-            (Some(region), offset, Some(byte_size)) => {
-                Ok(Some(Place { region, offset: offset.unwrap_or(0), byte_size }))
-            }
-            (Some(_), _, None) => Err(Error::invalid(format!(
-                "'shared_memory_byte_size' must be specified along with 'shared_memory_region' parameter for tensor '{}'",
-                quoted(tensor)
-            ))),
-            (None, offset, _) => Err(Error::invalid(format!(
-                "'{}' can not be specified without 'shared_memory_region' parameter for tensor '{}'",
-                if offset.is_some() { "shared_memory_offset" } else { "shared_memory_byte_size" },
-                quoted(tensor)
-            ))),
+/// Reads how many results an output's `classification` asks for; 0 means none, as Triton reads it here.
+pub(super) fn read_classes(cursor: &mut Cursor<'_>) -> Result<u64> {
+    match whole_number(cursor)? {
+        Given::Value(most) => Ok(most),
+        Given::OutOfRange(number) => Err(Error::invalid(format!(
+            "invalid value for 'classification' parameter, expected a value from 1 to {}, got {}",
+            i64::MAX,
+            quoted(&number)
+        ))),
+        Given::WrongKind | Given::Nothing => {
+            Err(Error::invalid("invalid value type for 'classification' parameter, expected int64_param"))
         }
     }
 }
 
-/// Reads a whole number of 64 bits; `unable`: how Triton begins the text where it is none.
-pub(super) fn unsigned_as(cursor: &mut Cursor<'_>, unable: &str) -> Result<u64> {
-    let token = cursor.token()?;
-    let number = if token == Token::Number { Some(cursor.number()?) } else { None };
-    number.as_ref().filter(|number| number.is_whole).and_then(|number| number.text.parse().ok()).ok_or_else(|| {
-        let got = number.map_or(token.name(), |number| number.text);
-        Error::invalid(format!(
-            "{unable}: attempt to access JSON non-unsigned-integer as unsigned-integer, got {}",
-            got.get(..40).unwrap_or(got)
-        ))
-    })
+/// Reads a number as gRPC could send it.
+fn whole_number(cursor: &mut Cursor<'_>) -> Result<Given<u64>> {
+    if cursor.token()? != Token::Number {
+        return skipped(cursor);
+    }
+    let number = cursor.number()?;
+    if !number.is_whole {
+        return Ok(Given::WrongKind);
+    }
+    let value = number.text.parse().ok().and_then(|value: i64| u64::try_from(value).ok());
+    Ok(value.map_or_else(|| Given::OutOfRange(number.text.to_owned()), Given::Value))
+}
+
+fn skipped<T>(cursor: &mut Cursor<'_>) -> Result<Given<T>> {
+    cursor.skip()?;
+    Ok(Given::WrongKind)
 }
 
 fn unsigned(cursor: &mut Cursor<'_>, key: &str, expected: &str) -> Result<u64> {

@@ -119,21 +119,17 @@ pub(super) async fn answer(
     inference.model_version = target.version;
     inference.deadline = fields.deadline;
     trail.request_is(&inference);
-    let delivered = submitted(context, inference).await;
+    let draft = submitted(context, inference).await;
     let elapsed = context.now().saturating_duration_since(request.arrived);
-    let response = match delivered {
-        Ok(draft) => {
-            trail.version_was(draft.version);
-            let writing = Writing { limit: limits.max_response_bytes, elapsed };
-            match written(draft, form, writing).await {
-                Ok(encoded) => finished(encoded, fields.accepts, content_type(form)).await,
-                Err(error) => Err(error),
-            }
-        }
-        Err(error) => Err(error),
+    let writing = Writing { limit: limits.max_response_bytes, elapsed };
+    let response = async {
+        let draft = draft?;
+        trail.version_was(draft.version);
+        let encoded = written(draft, form, writing).await?;
+        finished(encoded, fields.accepts, content_type(form)).await
     };
     // The pipeline has counted this one.
-    Ok(response.unwrap_or_else(|error| {
+    Ok(response.await.unwrap_or_else(|error| {
         trail.failed(&error);
         error_response(&error)
     }))

@@ -165,7 +165,7 @@ async fn act(
         Action::V1Model => v1::model(process, &target)?,
         Action::Health => health::health(process),
         Action::Startup => health::started(process),
-        Action::ModelStatus => models::status(context)?,
+        Action::ModelStatus => models::status(context).await?,
         Action::OpenApi => openapi::answer(context).await?,
         Action::Page => page::page(),
         Action::Root => page::root(&request.headers),
@@ -215,7 +215,7 @@ impl<'a> Captures<'a> {
                 "{model}" => {
                     captures.model = segment;
                     // A verb of V1 belongs to no name: `m:predict` is never asked for as a model.
-                    let is_verb = segment.contains(':') && route.starts_with("/v1/");
+                    let is_verb = route.starts_with("/v1/") && segment.contains(':');
                     !segment.is_empty() && !is_verb
                 }
                 "{model}:predict" => {

@@ -4,7 +4,7 @@
 //! form is one value for each input. Shapes follow from how deep values are nested; see [`super::nest`].
 
 use mlserve_core::error::{Error, Result, quoted};
-use mlserve_core::model::TensorSpec;
+use mlserve_core::model::{ModelSpec, TensorSpec};
 use mlserve_core::request::{Input, Text};
 use mlserve_core::tensor::{Shape, ShapeText};
 use smallvec::{SmallVec, smallvec};
@@ -185,6 +185,11 @@ fn rows_by_name(cursor: &mut Cursor<'_>, reader: &mut Reader<'_>, key: &str) -> 
     if count > 1 && !spec.batching.has_rows() {
         return Err(one_at_a_time(reader, key, count as i64));
     }
+    Ok(joined(spec, columns, count))
+}
+
+/// The columns of `count` rows as inputs.
+fn joined(spec: &ModelSpec, columns: Vec<Column>, count: usize) -> Table {
     let is_whole = count == 1 && columns.iter().all(|column| column.is_whole);
     let inputs = spec.inputs.iter().zip(columns).map(|(tensor, column)| {
         let Column { wire, mut shape, .. } = column;
@@ -194,7 +199,7 @@ fn rows_by_name(cursor: &mut Cursor<'_>, reader: &mut Reader<'_>, key: &str) -> 
         input(tensor, shape, wire)
     });
     let rows = if is_whole { Rows::Whole } else { Rows::List(count) };
-    Ok(Table { inputs: inputs.collect(), rows })
+    Table { inputs: inputs.collect(), rows }
 }
 
 fn push_row(cursor: &mut Cursor<'_>, reader: &mut Reader<'_>, tensor: &TensorSpec, column: &mut Column) -> Result<()> {

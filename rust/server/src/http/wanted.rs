@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 
 use super::decode::{kind, missing, once, text, too_many};
 use super::json::{Cursor, Token};
-use super::parameters::{PlaceParameters, boolean, unsigned_as};
-use crate::shared_memory::{Place, SharedTensors};
+use super::parameters::{boolean, read_classes, read_place};
+use crate::shared_memory::{Place, PlaceParameters, SharedTensors};
 
 /// How an output is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ struct Output {
 /// The `outputs` of a request.
 #[derive(Debug, Default)]
 pub(super) struct Outputs {
-    outputs: SmallVec<[Output; 2]>,
+    list: SmallVec<[Output; 2]>,
     classifications: Vec<(Text, usize)>,
     shared: Vec<(Text, Place)>,
 }
@@ -64,7 +64,7 @@ impl Outputs {
         kind(cursor, Token::Array, "outputs")?;
         let mut outputs = Self::default();
         cursor.array(|cursor| {
-            if outputs.outputs.len() == max_tensors {
+            if outputs.list.len() == max_tensors {
                 return Err(too_many("outputs", max_tensors));
             }
             kind(cursor, Token::Object, "outputs")?;
@@ -92,7 +92,7 @@ impl Outputs {
     fn push(&mut self, name: Text, parameters: OutputParameters) -> Result<()> {
         let mut form =
             parameters.is_binary.map(|is_binary| if is_binary { OutputForm::Binary } else { OutputForm::Json });
-        if let Some(place) = parameters.place.finish(&name)? {
+        if let Some(place) = parameters.place.map(|place| place.finish(&name)).transpose()?.flatten() {
             if form == Some(OutputForm::Binary) {
                 return Err(shared_and("binary_data", &name));
             }
@@ -104,14 +104,14 @@ impl Outputs {
         } else if parameters.classes > 0 {
             self.classifications.push((name.clone(), usize::try_from(parameters.classes).unwrap_or(usize::MAX)));
         }
-        self.outputs.push(Output { name, form });
+        self.list.push(Output { name, form });
         Ok(())
     }
 
     /// The names, to be put into the request, and the forms; outputs that say nothing have the form `otherwise`.
     pub(super) fn finish(self, otherwise: OutputForm, names: &mut SmallVec<[Text; 2]>) -> Wants {
         let mut wants = Wants { by_name: SmallVec::new(), otherwise };
-        for Output { name, form } in self.outputs {
+        for Output { name, form } in self.list {
             wants.by_name.push((name.clone(), form.unwrap_or(otherwise)));
             names.push(name);
         }
@@ -139,7 +139,7 @@ struct OutputParameters {
     is_binary: Option<bool>,
     /// 0: not to be classified.
     classes: u64,
-    place: PlaceParameters,
+    place: Option<Box<PlaceParameters>>,
 }
 
 impl OutputParameters {
@@ -148,8 +148,8 @@ impl OutputParameters {
         cursor.object(|cursor, key| {
             match &*key {
                 "binary_data" => parameters.is_binary = Some(boolean(cursor, &key)?),
-                "classification" => parameters.classes = unsigned_as(cursor, "Unable to set 'classification'")?,
-                _ if parameters.place.member(cursor, &key)? => {}
+                "classification" => parameters.classes = read_classes(cursor)?,
+                _ if read_place(&mut parameters.place, cursor, &key)? => {}
                 _ => cursor.skip()?,
             }
             Ok(())

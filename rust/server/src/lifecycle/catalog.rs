@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mlserve_core::plan::{Endpoint, Slot, State};
+use mlserve_core::stats::Stats;
+use mlserve_core::tensor::Shape;
 use mlserve_core::version::Version;
 use tempfile::TempDir;
 
@@ -41,6 +43,23 @@ pub(crate) struct Entry {
     pub(crate) bytes: u64,
     /// Why these files could not take the place of the version that serves on.
     pub(crate) failed_reload: Option<String>,
+    /// What is left of what was loaded before.
+    pub(crate) past: Option<Past>,
+}
+
+/// What outlives a version object, for the next one of the same number.
+#[derive(Clone, Debug)]
+pub(crate) struct Past {
+    /// What was counted, so that counters do not fall.
+    pub(crate) stats: Arc<Stats>,
+    /// The shapes that requests had.
+    pub(crate) seen: Vec<Vec<Shape>>,
+}
+
+impl Past {
+    fn of(version: &Version) -> Self {
+        Self { stats: Arc::clone(&version.stats), seen: version.seen.list() }
+    }
 }
 
 /// A line of the repository's index.
@@ -66,7 +85,20 @@ pub(crate) struct Catalog {
 impl Entry {
     /// A version in a state in which it does not answer.
     pub(crate) fn not_serving(state: State, print: Print, bytes: u64) -> Self {
-        Self { slot: Slot::not_serving(state), print, bytes, failed_reload: None }
+        Self { slot: Slot::not_serving(state), print, bytes, failed_reload: None, past: None }
+    }
+
+    /// What the next version of this number is to know.
+    pub(crate) fn past(&self) -> Option<Past> {
+        self.slot.version.as_deref().map(Past::of).or_else(|| self.past.clone())
+    }
+
+    /// Takes the version out and leaves `state` behind.
+    pub(crate) fn take_out(&mut self, state: State) -> Option<Arc<Version>> {
+        let past = self.past();
+        let version = self.slot.version.take();
+        *self = Self { past, ..Self::not_serving(state, self.print, self.bytes) };
+        version
     }
 
     fn is_loaded(&self) -> bool {
@@ -112,6 +144,12 @@ impl Model {
     /// What serves now.
     pub(crate) fn serving(&self) -> impl Iterator<Item = (u64, &Arc<Version>)> {
         self.versions.iter().filter_map(|(&number, entry)| Some((number, entry.slot.version.as_ref()?)))
+    }
+
+    /// The shapes that requests for any of its versions had.
+    pub(crate) fn seen(&self) -> Vec<Vec<Shape>> {
+        let pasts = self.versions.values().rev().filter_map(Entry::past);
+        pasts.map(|past| past.seen).find(|seen| !seen.is_empty()).unwrap_or_default()
     }
 
     /// When it was last asked something, or else loaded.

@@ -3,17 +3,21 @@
 //! Every load runs on a thread of its own: at a low priority where the server serves already, so that loading takes only
 //! what serving leaves over.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mlserve_core::config::ModelSettings;
 use mlserve_core::model::ModelSpec;
-use mlserve_core::tensor::DataType;
+use mlserve_core::stats::Stats;
+use mlserve_core::tensor::{DataType, Shape};
 use mlserve_core::version::{NewVersion, Version};
-use mlserve_ort::{LoadOptions, LoadedModel};
+use mlserve_ort::{Execution, LoadOptions, LoadedModel, Optimization, SessionSettings};
 
 use super::manager::Manager;
 use super::repository::Found;
+use super::warmup::Trial;
+use crate::model_config::{ConfigFile, GraphLevel, SessionOptions, Warmup};
 use crate::resources;
 
 /// What ONNX models are to callers.
@@ -34,10 +38,16 @@ pub struct LoadReport {
 pub(super) struct Job<'a> {
     /// Its files.
     pub(super) found: &'a Found,
+    /// The model's folder, for what its configuration names.
+    pub(super) folder: &'a Path,
+    /// The model's configuration.
+    pub(super) config: Option<&'a ConfigFile>,
     /// How it is to be run.
     pub(super) settings: &'a ModelSettings,
-    /// What it replaces.
-    pub(super) earlier: Option<&'a Arc<Version>>,
+    /// What was counted for the version that it replaces.
+    pub(super) earlier: Option<&'a Arc<Stats>>,
+    /// The shapes that earlier versions saw.
+    pub(super) seen: &'a [Vec<Shape>],
     /// Whether callers are being served meanwhile, who come first.
     pub(super) in_background: bool,
 }
@@ -69,23 +79,10 @@ impl Job<'_> {
         warming: &mut dyn FnMut(),
     ) -> Result<Arc<Version>, String> {
         let begun = manager.clock().now();
-        let positive = |number: usize| (number > 0).then_some(number);
-        let options = LoadOptions {
-            max_batch_rows: self.settings.max_batch_rows,
-            threads: positive(self.settings.threads),
-            cores: resources::cores(),
-            instances: positive(self.settings.instances),
-            ..LoadOptions::default()
-        };
-        let path = &self.found.path;
-        let loaded = mlserve_ort::load_watched(runtime, path, &options, warming);
-        let loaded = loaded.map_err(|error| error.text().to_owned())?;
-        Ok(self.into_service(manager, loaded, begun))
-    }
-
-    fn into_service(&self, manager: &Manager, loaded: LoadedModel, begun: Instant) -> Arc<Version> {
+        let loaded = mlserve_ort::load_watched(runtime, &self.found.path, &self.options(), warming);
+        let mut loaded = loaded.map_err(|error| error.text().to_owned())?;
+        let samples = self.configure(&mut loaded)?;
         let row_bytes = row_bytes(&loaded);
-        let warmup = loaded.warmup.iter().map(|&(rows, took)| (rows, row_bytes, took)).collect();
         let spec = ModelSpec {
             name: self.found.name.as_str().into(),
             version: self.found.version,
@@ -94,6 +91,10 @@ impl Job<'_> {
             outputs: loaded.outputs,
             batching: loaded.batching,
         };
+        let trial = Trial { backend: &*loaded.backend, spec: &spec, clock: manager.clock() };
+        trial.run_samples(&samples)?;
+        let warmup = loaded.warmup.iter().map(|&(rows, took)| (rows, row_bytes, took));
+        let warmup = warmup.chain(trial.run_seen(self.seen)).collect();
         let new = NewVersion {
             spec,
             settings: self.settings.clone(),
@@ -102,9 +103,50 @@ impl Job<'_> {
             warmup,
             model_bytes: loaded.file_bytes,
             load_duration: manager.clock().now().saturating_duration_since(begun),
-            earlier: self.earlier.map(|version| Arc::clone(&version.stats)),
+            earlier: self.earlier.map(Arc::clone),
         };
-        Version::new(new, manager.mailboxes(), manager.clock().clone())
+        Ok(Version::new(new, manager.mailboxes(), manager.clock().clone()))
+    }
+
+    fn options(&self) -> LoadOptions {
+        let positive = |number: usize| (number > 0).then_some(number);
+        let runtime = self.config.map(|config| config.runtime_options().clone()).unwrap_or_default();
+        LoadOptions {
+            max_batch_rows: self.settings.max_batch_rows,
+            threads: positive(self.settings.threads).or(runtime.intra_op_threads),
+            cores: resources::cores(),
+            instances: positive(self.settings.instances),
+            whole_requests: self.config.and_then(ConfigFile::whole_requests),
+            session: session_settings(runtime),
+            ..LoadOptions::default()
+        }
+    }
+
+    /// Holds the model against its configuration, and gives it what that adds. Returns the runs that it asks for.
+    fn configure(&self, loaded: &mut LoadedModel) -> Result<Vec<Warmup>, String> {
+        let Some(config) = self.config else { return Ok(Vec::new()) };
+        config.check_against(&loaded.inputs, &loaded.outputs)?;
+        loaded.inputs = config.narrowed(&loaded.inputs);
+        for (output, labels) in config.labels(self.folder)? {
+            if let Some(spec) = loaded.outputs.iter_mut().find(|spec| spec.name == output) {
+                spec.labels = Some(labels);
+            }
+        }
+        config.warmups(self.folder, &loaded.inputs)
+    }
+}
+
+fn session_settings(asked: SessionOptions) -> SessionSettings {
+    SessionSettings {
+        optimization: match asked.graph_level {
+            GraphLevel::Off => Optimization::Disabled,
+            GraphLevel::Basic => Optimization::Basic,
+            GraphLevel::Extended => Optimization::Extended,
+            GraphLevel::All => Optimization::All,
+        },
+        execution: if asked.is_parallel { Execution::Parallel } else { Execution::Sequential },
+        inter_op_threads: asked.inter_op_threads,
+        entries: asked.session_entries,
     }
 }
 

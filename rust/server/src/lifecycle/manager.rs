@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mlserve_core::clock::Clock;
 use mlserve_core::config::{ModelControlMode, ModelSettings, Settings};
-use mlserve_core::error::{Error, Result};
+use mlserve_core::error::Error;
 use mlserve_core::version::Mailbox;
 use mlserve_ort::{LoadError, Runtime};
 
@@ -19,7 +19,8 @@ use super::catalog::Model;
 use super::load::LoadReport;
 use super::print::Print;
 use super::repository::{self, Found, Source};
-use super::{Models, Order, Overrides, public, upload};
+use super::{Models, Order, Overrides, public, settings, upload};
+use crate::model_config::{self, ConfigFile};
 use crate::process::Process;
 use crate::status::Phase;
 
@@ -43,6 +44,7 @@ pub(crate) struct Manager {
 /// What is to be served of a model.
 struct Offer {
     source: Source,
+    config: Option<Arc<ConfigFile>>,
     settings: ModelSettings,
     print: Print,
     versions: Vec<Found>,
@@ -92,7 +94,7 @@ impl Manager {
             let Some(source) = self.models.look(|catalog| catalog.get(&name).map(|model| model.source.clone())) else {
                 continue;
             };
-            match self.offer(source) {
+            match self.offer(source, None) {
                 Ok(offer) if self.has_room(&offer) => reports.extend(self.load(&offer, Cause::Start)),
                 Ok(offer) => self.leave_out(&offer),
                 Err(reason) => reports.push(self.fail(&name, &reason)),
@@ -127,7 +129,7 @@ impl Manager {
         }
     }
 
-    fn load_by_order(&mut self, name: &str, overrides: &Overrides) -> Result<()> {
+    fn load_by_order(&mut self, name: &str, overrides: &Overrides) -> Result<(), Error> {
         let failed = |reason: &str| Error::internal(format!("failed to load '{name}', {reason}"));
         let (source, uploaded) = if overrides.files.is_empty() {
             (repository::source(self.settings(), name)?, None)
@@ -135,7 +137,9 @@ impl Manager {
             let (source, folder) = upload::store(name, &overrides.files)?;
             (source, Some(folder))
         };
-        let offer = self.offer(source.clone()).map_err(|reason| failed(&public(&reason, &source)))?;
+        let offer = self
+            .offer(source.clone(), overrides.config.as_deref())
+            .map_err(|reason| failed(&public(&reason, &source)))?;
         let pin = self.is_pinned(name);
         self.models.change(|catalog| {
             if catalog.get(name).is_none() {
@@ -160,26 +164,45 @@ impl Manager {
     }
 
     fn load_on_demand(&mut self, name: &str) {
-        let source = self
-            .models
-            .look(|catalog| catalog.get(name).filter(|model| model.is_evicted()).map(|model| model.source.clone()));
+        let evicted = self.models.look(|catalog| {
+            let model = catalog.get(name).filter(|model| model.is_evicted())?;
+            Some((model.source.clone(), model.config.clone()))
+        });
         // Otherwise it is there, or somebody was faster.
-        let Some(source) = source else { return };
-        match self.offer(source) {
+        let Some((source, config)) = evicted else { return };
+        match self.offer(source, config.as_deref()) {
             Ok(offer) => drop(self.load(&offer, Cause::Demand)),
             Err(reason) => drop(self.fail(name, &reason)),
         }
     }
 
-    /// What is to be served of `source` now.
-    fn offer(&self, source: Source) -> Result<Offer, String> {
-        let settings = repository::model_settings(self.settings(), &source.name);
-        let versions = repository::versions(&source, &settings, None)?;
-        let print = if source.path.is_dir() { Print::of_files_in(&source.path) } else { Print::default() };
-        Ok(Offer { source, settings, print, versions })
+    /// What is to be served of `source` now; `config`: a configuration in the place of its `config.pbtxt`, as JSON.
+    ///
+    /// **Errors:** a text that names what is wrong with the configuration or the files.
+    fn offer(&self, source: Source, config: Option<&str>) -> Result<Offer, String> {
+        let own = if source.path.is_dir() { Print::of_files_in(&source.path) } else { Print::default() };
+        let print = own.with(config.unwrap_or_default());
+        let config = configuration(&source, config)?;
+        let settings = settings::of_model(self.settings(), &source.name, config.as_deref())?;
+        let file = config.as_ref().map(|config| config.model_file_name());
+        let versions = repository::versions(&source, &settings, file)?;
+        Ok(Offer { print, source, config, settings, versions })
     }
 
     fn is_pinned(&self, name: &str) -> bool {
         self.settings().models.get(name).is_some_and(|model| model.pin)
     }
+}
+
+/// The configuration of `source`: what came with the load, else its `config.pbtxt`.
+fn configuration(source: &Source, sent: Option<&str>) -> Result<Option<Arc<ConfigFile>>, String> {
+    let config = match sent {
+        Some(text) => Some(ConfigFile::from_json(text, &source.name)?),
+        None if source.path.is_dir() => {
+            repository::within(&source.path.join(model_config::FILE), &source.root)?;
+            ConfigFile::read(&source.path, &source.name)?
+        }
+        None => None,
+    };
+    Ok(config.map(Arc::new))
 }

@@ -29,6 +29,17 @@ impl Print {
         (Self(walk.hasher.finish()), walk.bytes)
     }
 
+    /// Together with a text that counts like a file.
+    pub(crate) fn with(self, text: &str) -> Self {
+        if text.is_empty() {
+            return self;
+        }
+        let mut hasher = RapidHasher::default_const();
+        hasher.write_u64(self.0);
+        hasher.write(text.as_bytes());
+        Self(hasher.finish())
+    }
+
     /// Of the files that lie directly in a folder, not those of its folders: a model's configuration and labels.
     pub(crate) fn of_files_in(folder: &Path) -> Self {
         let mut walk = Walk { hasher: RapidHasher::default_const(), bytes: 0, files: 0 };

@@ -42,14 +42,6 @@ pub struct Found {
     pub(crate) print: Print,
 }
 
-impl Found {
-    /// Whether the files are not those any more that were found.
-    pub(crate) fn has_changed(&self) -> bool {
-        Print::of(self.path.parent().filter(|folder| version_number(folder).is_some()).unwrap_or(&self.path))
-            != self.print
-    }
-}
-
 /// The models that are there, and what stands in the way of others.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {

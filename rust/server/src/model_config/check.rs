@@ -4,6 +4,7 @@ use mlserve_core::error::quoted;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage, Value};
 
 use super::rules::{Rule, Verdict, When, field_rule, parameter_rule};
+use super::text::value_names;
 
 /// What the rules say about one configuration.
 #[derive(Debug, Default)]
@@ -26,7 +27,10 @@ fn walk(message: &DynamicMessage, path: &str, place: &str, findings: &mut Findin
         match field_rule(&path) {
             Some(rule) if rule.verdict != Verdict::Supported => findings.judge(rule, &place, &field, value),
             Some(_) if path == "parameters" => parameters(value, findings),
-            Some(_) => each_message(value, &place, &mut |message, place| walk(message, &path, place, findings)),
+            Some(_) => {
+                findings.refusals.extend(unknown_value(&field, value, &place));
+                each_message(value, &place, &mut |message, place| walk(message, &path, place, findings));
+            }
             // A test holds the table complete; what it does not know must not be served as if it were.
             None => findings.refusals.push(format!("{place} cannot be served: the field is not known here")),
         }
@@ -60,6 +64,13 @@ fn key_text(key: &MapKey) -> String {
         MapKey::U64(key) => key.to_string(),
         other => format!("{other:?}"),
     }
+}
+
+/// A number that its enum has no name for.
+fn unknown_value(field: &FieldDescriptor, value: &Value, place: &str) -> Option<String> {
+    let (Value::EnumNumber(number), Kind::Enum(kind)) = (value, field.kind()) else { return None };
+    let allowed = value_names(&kind);
+    kind.get_value(*number).is_none().then(|| format!("{place} = {number} is no value; allowed: {allowed}"))
 }
 
 fn parameters(value: &Value, findings: &mut Findings) {

@@ -14,13 +14,18 @@ use crate::extensions::json::descriptor;
 /// Bytes of a configuration. Real ones have some hundreds; a label or a warm-up tensor has a file of its own.
 const MAX_BYTES: usize = 1 << 20;
 
-/// The text of a file of at most [`MAX_BYTES`]; `None` if there is none.
+/// The text of a file of at most [`MAX_BYTES`]; `None` if there is none. A link that leads nowhere is an error.
 pub(super) fn text_of(path: &Path) -> Result<Option<String>, String> {
-    let file = match File::open(path) {
-        Ok(file) => file,
+    match path.symlink_metadata() {
+        Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
-    };
+    }
+    // Opening anything else could wait for ever.
+    if !path.metadata().map_err(|error| error.to_string())?.is_file() {
+        return Err("it is no file".to_owned());
+    }
+    let file = File::open(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     bounded(bytes.len())?;

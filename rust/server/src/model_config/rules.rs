@@ -74,7 +74,7 @@ const fn refused(field: &'static str, when: When, says: &'static str) -> Rule {
 }
 
 const NO_GPU: &str = "models run on the CPU";
-const OWN_SHAPE: &str = "tensors travel in the graph's own shape; remove `reshape` and let `dims` be that shape";
+const OWN_SHAPE: &str = "tensors travel in the graph's own shape; remove `reshape`, and `dims` with it";
 const TENSORRT_ONLY: &str = "it is for TensorRT, which is not offered";
 
 /// Every field of `ModelConfig`.
@@ -208,11 +208,15 @@ pub static PARAMETERS: &[Rule] = &[
         When::Other(&["0", "1"]),
         "0 runs the graph's nodes one after the other, 1 runs branches at once",
     ),
-    refused(
-        "session.use_device_allocator_for_initializers",
-        When::Other(&["0", "1"]),
-        "1 takes the memory of weights from the device's allocator instead of the arena",
-    ),
+    supported("session.set_denormal_as_zero", "1 treats numbers next to nothing as nothing; ONNX Runtime's own entry."),
+    supported("session.disable_prepacking", "1 keeps weights as they are stored; ONNX Runtime's own entry."),
+    supported("optimization.enable_gelu_approximation", "1 takes a faster formula for Gelu; ONNX Runtime's own entry."),
+    Rule {
+        field: "session.use_device_allocator_for_initializers",
+        verdict: Verdict::Ignored,
+        when: When::Other(&["0"]),
+        says: "weights count towards the limit of the arena, `limits.arena_bytes`",
+    },
     Rule {
         field: "enable_mem_arena",
         verdict: Verdict::Ignored,

@@ -9,7 +9,8 @@ use crate::proto::ModelConfig;
 const MAX_THREADS: usize = 1_024;
 
 /// Options that the runtime takes as they are.
-const SESSION_ENTRIES: [&str; 1] = ["session.use_device_allocator_for_initializers"];
+const SESSION_ENTRIES: [&str; 3] =
+    ["session.set_denormal_as_zero", "session.disable_prepacking", "optimization.enable_gelu_approximation"];
 
 /// Which optimisations the runtime makes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

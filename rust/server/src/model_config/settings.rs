@@ -3,8 +3,6 @@
 //! Forwards when a file is read, backwards when `ModelConfig` is answered with what is in force. The settings are taken as
 //! JSON, because they are merged with those of other sources before they become [`ModelSettings`].
 
-use std::collections::HashMap;
-
 use mlserve_core::config::{ModelSettings, Settings};
 use serde_json::{Map, Value, json};
 
@@ -121,33 +119,33 @@ fn validated(settings: Map<String, Value>) -> Result<Map<String, Value>, String>
 
 /// Dynamic batching as `settings` have it.
 pub(super) fn batching_of(settings: &ModelSettings) -> ModelDynamicBatching {
-    // Keys that a build does not have yet read as null, which counts as the default.
-    let all = serde_json::to_value(settings).unwrap_or_default();
-    let levels = all["queue_policies"].as_object();
+    batching_in(&serde_json::to_value(settings).unwrap_or_default())
+}
+
+/// The way back: dynamic batching from settings as JSON. A key that is not there counts as Triton's default.
+pub(super) fn batching_in(settings: &Value) -> ModelDynamicBatching {
+    let number = |key: &str| settings[key].as_u64().unwrap_or_default();
+    let default_policy = ModelQueuePolicy {
+        default_timeout_microseconds: number("queue_timeout_us"),
+        max_queue_size: u32::try_from(number("queue_capacity")).unwrap_or(u32::MAX),
+        ..policy(settings)
+    };
+    let by_level = settings["queue_policies"].as_object().into_iter().flatten();
     ModelDynamicBatching {
-        max_queue_delay_microseconds: settings.max_delay_us,
-        priority_levels: settings.priority_levels,
-        default_priority_level: default_level(settings),
-        default_queue_policy: Some(ModelQueuePolicy {
-            default_timeout_microseconds: settings.queue_timeout_us,
-            max_queue_size: u32::try_from(settings.queue_capacity).unwrap_or(u32::MAX),
-            ..policy(&all)
-        }),
-        priority_queue_policy: levels
-            .into_iter()
-            .flatten()
+        max_queue_delay_microseconds: number("max_delay_us"),
+        priority_levels: number("priority_levels"),
+        default_priority_level: default_level(number("priority_levels"), number("default_priority")),
+        default_queue_policy: Some(default_policy),
+        priority_queue_policy: by_level
             .filter_map(|(level, value)| Some((level.parse().ok()?, policy(value))))
-            .collect::<HashMap<_, _>>(),
+            .collect(),
         ..ModelDynamicBatching::default()
     }
 }
 
-fn default_level(settings: &ModelSettings) -> u64 {
-    match (settings.priority_levels, settings.default_priority) {
-        (0, _) => 0,
-        (levels, 0) => levels.div_ceil(2),
-        (_, level) => level,
-    }
+/// The level of requests that ask for none; 0 stands for the middle one.
+fn default_level(levels: u64, level: u64) -> u64 {
+    if level == 0 { levels.div_ceil(2) } else { level }
 }
 
 fn policy(value: &Value) -> ModelQueuePolicy {

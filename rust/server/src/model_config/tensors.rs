@@ -15,12 +15,48 @@ struct Listed<'a> {
     dims: &'a [i64],
 }
 
+/// Whether dimensions are listed without the one that counts rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rows {
+    /// They are.
+    Counted,
+    /// They are whole.
+    Whole,
+    /// Their number tells: the batch size is left to the graph, too.
+    Either,
+}
+
+impl Rows {
+    fn of(config: &proto::ModelConfig) -> Self {
+        match (config.max_batch_size > 0, lists_all(config)) {
+            (true, _) => Rows::Counted,
+            (false, true) => Rows::Whole,
+            (false, false) => Rows::Either,
+        }
+    }
+
+    /// Dimensions of the graph's shape that are not listed.
+    fn unlisted(self, dims: &[i64], shape: &[i64]) -> usize {
+        usize::from(match self {
+            Rows::Counted => !shape.is_empty(),
+            Rows::Whole => false,
+            Rows::Either => dims.len() + 1 == shape.len() && shape[0] == -1,
+        })
+    }
+}
+
+/// Whether both inputs and outputs are listed. Triton completes a configuration otherwise, its batch size too.
+pub(super) fn lists_all(config: &proto::ModelConfig) -> bool {
+    !config.input.is_empty() && !config.output.is_empty()
+}
+
 /// Checks names, types and dimensions.
 ///
 /// **Errors:** the first tensor that does not fit, with what the graph has.
 pub(super) fn check(config: &proto::ModelConfig, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Result<(), String> {
-    let (rows, takes) = (config.max_batch_size > 0, listed_inputs(config));
-    if rows {
+    let takes = listed_inputs(config);
+    let rows = Rows::of(config);
+    if rows == Rows::Counted {
         check_first_dimensions(inputs, outputs)?;
     }
     check_all("input", &takes, inputs, rows)?;
@@ -74,7 +110,7 @@ fn check_first_dimensions(inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Resu
     Ok(())
 }
 
-fn check_all(role: &str, listed: &[Listed<'_>], specs: &[TensorSpec], rows: bool) -> Result<(), String> {
+fn check_all(role: &str, listed: &[Listed<'_>], specs: &[TensorSpec], rows: Rows) -> Result<(), String> {
     let mut seen = HashSet::new();
     for each in listed {
         let Some(spec) = specs.iter().find(|spec| spec.name == each.name) else {
@@ -99,15 +135,15 @@ fn check_type(role: &str, listed: &Listed<'_>, spec: &TensorSpec) -> Result<(), 
     Err(format!("{role} '{name}': data_type is {said}, in the graph it is {graph}"))
 }
 
-fn check_dims(role: &str, listed: &Listed<'_>, spec: &TensorSpec, rows: bool) -> Result<(), String> {
+fn check_dims(role: &str, listed: &Listed<'_>, spec: &TensorSpec, rows: Rows) -> Result<(), String> {
     if let Some(&bad) = listed.dims.iter().find(|&&dimension| dimension < 1 && dimension != -1) {
         return Err(format!("{role} '{}': dims has {bad}; allowed: -1 and sizes from 1", spec.name));
     }
     // No dimensions at all: they come from the graph.
-    if listed.dims.is_empty() || fits(role, listed.dims, &spec.shape[usize::from(rows).min(spec.shape.len())..]) {
+    if listed.dims.is_empty() || fits(role, listed.dims, &spec.shape[rows.unlisted(listed.dims, &spec.shape)..]) {
         return Ok(());
     }
-    let without = if rows { " after the batch dimension that max_batch_size adds" } else { "" };
+    let without = if rows == Rows::Counted { " after the batch dimension that max_batch_size adds" } else { "" };
     Err(format!(
         "{role} '{}': dims are {}{without}, but in the graph its shape is {}",
         spec.name,

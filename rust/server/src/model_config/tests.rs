@@ -1,12 +1,14 @@
 //! Configurations as users write them, read and checked.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mlserve_core::config::VersionPolicy;
 use mlserve_core::model::TensorSpec;
 use mlserve_core::tensor::DataType;
 use serde_json::json;
 
+use super::runtime::GraphLevel;
 use super::*;
 
 mod described;
@@ -43,8 +45,10 @@ const TINY: &str = r#"
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str, files: &[(&str, &[u8])]) -> Self {
-        let root = std::env::temp_dir().join(format!("mlserve-config-{}-{name}", std::process::id()));
+    fn new(files: &[(&str, &[u8])]) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let root = std::env::temp_dir().join(format!("mlserve-config-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&root).expect("made");
         for (file, content) in files {
             let path = root.join(file);
@@ -62,8 +66,8 @@ impl Drop for Folder {
 }
 
 /// A text as the file of the model `tiny`.
-fn read(test: &str, text: &str) -> Result<ConfigFile, String> {
-    let folder = Folder::new(test, &[(FILE, text.as_bytes())]);
+fn read(text: &str) -> Result<ConfigFile, String> {
+    let folder = Folder::new(&[(FILE, text.as_bytes())]);
     ConfigFile::read(&folder.0, "tiny").map(|config| config.expect("there is a file"))
 }
 
@@ -73,7 +77,7 @@ fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSpec {
 
 #[test]
 fn a_whole_configuration_becomes_settings() {
-    let config = read("whole", TINY).expect("valid");
+    let config = read(TINY).expect("valid");
     let settings = json!({
         "max_batch_rows": 32, "max_delay_us": 100, "priority_levels": 3, "default_priority": 2,
         "queue_timeout_us": 5000, "timeout_action": "delay", "allow_timeout_override": false, "queue_capacity": 64,
@@ -84,7 +88,6 @@ fn a_whole_configuration_becomes_settings() {
     assert_eq!(config.version_policy(), Some(VersionPolicy::Specific(vec![1, 3])));
     assert_eq!((config.model_file_name(), config.whole_requests()), ("model.onnx", None));
     assert_eq!(config.warnings(), [] as [&str; 0]);
-    assert!(!config.response_cache_asked());
     let options = SessionOptions {
         graph_level: GraphLevel::Extended,
         is_parallel: true,
@@ -95,8 +98,15 @@ fn a_whole_configuration_becomes_settings() {
 }
 
 #[test]
+fn scheduling_becomes_settings_and_comes_back() {
+    let config = read(TINY).expect("valid");
+    let back = settings::batching_in(&Value::Object(config.settings()));
+    assert_eq!(Some(&back), settings::dynamic_batching(config.proto()));
+}
+
+#[test]
 fn an_empty_configuration_sets_nothing() {
-    let config = read("empty", "").expect("valid");
+    let config = read("").expect("valid");
     assert_eq!((config.settings(), config.version_policy()), (Map::new(), None));
     assert_eq!((config.whole_requests(), config.warnings().len()), (None, 0));
     assert_eq!(*config.runtime_options(), SessionOptions::default());
@@ -105,8 +115,11 @@ fn an_empty_configuration_sets_nothing() {
 #[test]
 fn requests_are_whole_only_if_the_configuration_is_complete_and_has_no_batch_size() {
     let (input, output) = ("input { name: \"x\" dims: 1 }", "output { name: \"y\" dims: 1 }");
-    let reason = |text: &str| read("whole-requests", text).expect("valid").whole_requests();
-    assert_eq!(reason(&format!("{input} {output}")), Some("max_batch_size is 0 in config.pbtxt".to_owned()));
+    let reason = |text: &str| read(text).expect("valid").whole_requests();
+    assert_eq!(
+        reason(&format!("{input} {output}")),
+        Some("max_batch_size is 0 in the model's configuration".to_owned())
+    );
     assert_eq!(reason(&format!("{input} {output} max_batch_size: 1")), None);
     assert_eq!(reason(input), None);
 }
@@ -141,23 +154,23 @@ fn values_out_of_range_name_their_field() {
             "parameters[\"intra_op_thread_count\"] = \"-1\" is no number of threads; allowed: 0 to 1024",
         ),
     ] {
-        let error = read("range", text).expect_err(text);
+        let error = read(text).expect_err(text);
         assert_eq!(error, format!("config.pbtxt of model 'tiny': {fault}"));
     }
 }
 
 #[test]
 fn a_queue_without_a_bound_keeps_the_default_one() {
-    let config = read("queue", "dynamic_batching { default_queue_policy { } }").expect("valid");
+    let config = read("dynamic_batching { default_queue_policy { } }").expect("valid");
     assert_eq!(config.settings().get("queue_capacity"), None);
-    let config = read("queue", "dynamic_batching { default_queue_policy { max_queue_size: 4294967295 } }");
+    let config = read("dynamic_batching { default_queue_policy { max_queue_size: 4294967295 } }");
     assert_eq!(config.expect("valid").settings().get("queue_capacity"), Some(&json!(10_000_000)));
 }
 
 #[test]
 fn a_model_file_stays_in_its_version_folder() {
     let name = |text: &str| {
-        let config = read("file-name", &format!("default_model_filename: \"{text}\""))?;
+        let config = read(&format!("default_model_filename: \"{text}\""))?;
         Ok::<_, String>(config.model_file_name().to_owned())
     };
     assert_eq!(name("net.onnx"), Ok("net.onnx".to_owned()));
@@ -169,10 +182,10 @@ fn a_model_file_stays_in_its_version_folder() {
 
 #[test]
 fn the_registry_keeps_configurations_by_model_and_version() {
-    let (configs, config) = (Configs::default(), Arc::new(read("registry", TINY).expect("valid")));
-    configs.set("tiny", 3, Arc::clone(&config));
+    let (configs, config) = (Configs::default(), Arc::new(read(TINY).expect("valid")));
+    configs.set("tiny", 3, Some(Arc::clone(&config)));
     assert!(configs.get("tiny", 3).is_some_and(|found| Arc::ptr_eq(&found, &config)));
     assert!(configs.get("tiny", 1).is_none());
-    configs.remove("tiny", 3);
+    configs.set("tiny", 3, None);
     assert!(configs.get("tiny", 3).is_none());
 }

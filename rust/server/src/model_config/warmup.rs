@@ -38,26 +38,26 @@ pub(super) fn warmups(config: &ModelConfig, folder: &Path, inputs: &[TensorSpec]
     let mut left = MAX_BYTES;
     let mut warmups = Vec::new();
     // Triton leaves out samples of no rows, too.
-    for (index, sample) in config.model_warmup.iter().enumerate().filter(|(_, sample)| sample.batch_size > 0) {
-        let warmup = Sample { config, sample, folder }.warmup(inputs, &mut left);
-        warmups.push(warmup.map_err(|fault| format!("model_warmup[{index}] '{}': {fault}", quoted(&sample.name)))?);
+    for (index, asked) in config.model_warmup.iter().enumerate().filter(|(_, asked)| asked.batch_size > 0) {
+        let warmup = Sample { config, asked, folder }.warmup(inputs, &mut left);
+        warmups.push(warmup.map_err(|fault| format!("model_warmup[{index}] '{}': {fault}", quoted(&asked.name)))?);
     }
     Ok(warmups)
 }
 
 struct Sample<'a> {
     config: &'a ModelConfig,
-    sample: &'a ModelWarmup,
+    asked: &'a ModelWarmup,
     folder: &'a Path,
 }
 
 impl Sample<'_> {
     fn warmup(&self, inputs: &[TensorSpec], left: &mut usize) -> Result<Warmup, String> {
-        let (rows, most) = (self.sample.batch_size, self.config.max_batch_size);
+        let (rows, most) = (self.asked.batch_size, self.config.max_batch_size);
         if most > 0 && i64::from(rows) > i64::from(most) {
             return Err(format!("batch_size = {rows}: allowed: 0 to max_batch_size ({most})"));
         }
-        if let Some(name) = self.sample.inputs.keys().find(|name| inputs.iter().all(|spec| spec.name != **name)) {
+        if let Some(name) = self.asked.inputs.keys().find(|name| inputs.iter().all(|spec| spec.name != **name)) {
             let names: Vec<&str> = inputs.iter().map(|spec| spec.name.as_str()).collect();
             return Err(format!("the graph has no input '{}'; allowed: {}", quoted(name), names.join(", ")));
         }
@@ -65,21 +65,21 @@ impl Sample<'_> {
         let mut tensors = Vec::with_capacity(inputs.len());
         for spec in inputs {
             let named = |fault: String| format!("input '{}': {fault}", spec.name);
-            let input = self.sample.inputs.get(&spec.name).ok_or_else(|| named("it is missing".to_owned()))?;
+            let input = self.asked.inputs.get(&spec.name).ok_or_else(|| named("it is missing".to_owned()))?;
             tensors.push(self.tensor(spec, input, has_rows.then_some(rows), left).map_err(named)?);
         }
         // Whole requests cannot share a run, so that as many of them are as many runs.
-        let count = self.sample.count.max(1).saturating_mul(if has_rows { 1 } else { rows });
+        let count = self.asked.count.max(1).saturating_mul(if has_rows { 1 } else { rows });
         if count > MAX_COUNT {
             return Err(format!("count and batch_size make {count} runs; allowed: 1 to {MAX_COUNT}"));
         }
-        Ok(Warmup { name: self.sample.name.clone(), count, inputs: tensors })
+        Ok(Warmup { name: self.asked.name.clone(), count, inputs: tensors })
     }
 
     /// Whether the samples are rows. Where the configuration leaves that to the graph, their rank tells.
     fn has_rows(&self, inputs: &[TensorSpec]) -> bool {
         let is_row = |spec: &TensorSpec| {
-            self.sample.inputs.get(&spec.name).is_some_and(|input| input.dims.len() + 1 == spec.shape.len())
+            self.asked.inputs.get(&spec.name).is_some_and(|input| input.dims.len() + 1 == spec.shape.len())
         };
         self.config.max_batch_size > 0 || inputs.iter().any(is_row)
     }

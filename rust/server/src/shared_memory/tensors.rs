@@ -11,22 +11,11 @@ use mlserve_core::error::{Error, Kind, Result, quoted};
 use mlserve_core::request::{Answer, Request, Text};
 use smallvec::SmallVec;
 
-use super::Window;
+use super::{Place, Window};
 use crate::process::Process;
 
 /// Bytes that are read or written on the loop at most, as with bodies: some 30 µs.
 const MAX_BYTES_ON_LOOP: usize = 128 << 10;
-
-/// Where a request says that a tensor lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// The region's name.
-    pub(crate) region: Text,
-    /// In the region.
-    pub(crate) offset: u64,
-    /// What is there (inputs), or may be used (outputs).
-    pub(crate) byte_size: u64,
-}
 
 /// The tensors of a request that lie in shared memory, as it was decoded.
 #[derive(Debug, Default)]

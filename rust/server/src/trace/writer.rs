@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use mlserve_core::clock::Clock;
+use mlserve_core::clock::{Clock, Epoch};
 use mlserve_core::request::Protocol;
 use mlserve_core::trace::{Sampler, Trace, TraceSink};
 
@@ -49,14 +49,8 @@ impl TraceWriter {
     pub(super) fn start(path: &Path, clock: &Clock) -> std::io::Result<Self> {
         OpenOptions::new().create(true).append(true).open(path)?;
         let (messages, receiver) = sync_channel(WAITING_TRACES);
-        let began = clock.now();
-        let mut files = Files {
-            path: path.to_owned(),
-            epoch: Epoch { began, unix: clock.unix_time(began) },
-            whole: None,
-            parts: HashMap::new(),
-            next_part: 0,
-        };
+        let mut files =
+            Files { path: path.to_owned(), epoch: clock.epoch(), whole: None, parts: HashMap::new(), next_part: 0 };
         let run = move || files.follow(&receiver);
         std::thread::Builder::new().name("trace".to_owned()).spawn(run)?;
         Ok(Self { messages, dropped: Arc::default() })
@@ -204,19 +198,6 @@ impl TraceFile {
     }
 }
 
-/// Turns moments into nanoseconds since 1970. Anchored once, so that they keep their distances when the wall clock jumps.
-struct Epoch {
-    began: Instant,
-    unix: Duration,
-}
-
-impl Epoch {
-    fn nanoseconds(&self, moment: Instant) -> u128 {
-        // A request that arrived before the writer started is as old as the writer.
-        (self.unix + moment.saturating_duration_since(self.began)).as_nanos()
-    }
-}
-
 /// A trace as two members of the array: who, and when what.
 fn text(trace: &Trace, epoch: &Epoch) -> String {
     let mut head = serde_json::json!({
@@ -229,7 +210,7 @@ fn text(trace: &Trace, epoch: &Epoch) -> String {
     for (index, (name, moment)) in timestamps(trace).into_iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
         // Writing to a string cannot fail.
-        let _ = write!(text, "{comma}{{\"name\":\"{name}\",\"ns\":{}}}", epoch.nanoseconds(moment));
+        let _ = write!(text, "{comma}{{\"name\":\"{name}\",\"ns\":{}}}", epoch.unix_time(moment).as_nanos());
     }
     text.push_str("]}");
     text

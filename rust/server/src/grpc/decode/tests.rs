@@ -311,7 +311,10 @@ fn outputs_are_classified_by_a_whole_number_above_0() {
         assert_eq!(refusal(&with_output(&[("classification", choice)])), (Kind::InvalidArgument, kind.to_owned()));
     }
     for number in [0, -1] {
-        let text = format!("invalid value for 'classification' parameter, expected > 0, got {number}");
+        let text = format!(
+            "invalid value for 'classification' parameter, expected a value from 1 to {}, got {number}",
+            i64::MAX
+        );
         assert_eq!(refusal(&with_output(&[("classification", Int64Param(number))])), (Kind::InvalidArgument, text));
     }
 }

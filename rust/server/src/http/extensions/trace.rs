@@ -21,9 +21,9 @@ pub(super) fn answer(process: &Process, target: &Target, body: Option<Body>) -> 
         TraceSettingRequest { model_name: target.model.to_string(), settings: settings.collect::<Result<_>>()? };
     let response = trace::settings(process, &request)?;
     let member = |(name, setting): (String, crate::proto::trace_setting_response::SettingValue)| {
-        let texts = setting.value.into_iter().map(Value::String);
+        let mut texts = setting.value.into_iter().map(Value::String);
         // The level alone can have several values, and is a list.
-        let value = if name == "trace_level" { texts.collect() } else { texts.last().unwrap_or_default() };
+        let value = if name == "trace_level" { texts.collect() } else { texts.next().unwrap_or_default() };
         (name, value)
     };
     let settings: Map<String, Value> = response.settings.into_iter().map(member).collect();

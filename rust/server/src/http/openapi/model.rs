@@ -77,7 +77,7 @@ fn v1(spec: &ModelSpec, version: Option<u64>) -> Operation {
     let predictions = schema::of_all(&spec.outputs, |tensor| row(spec, tensor));
     let versioned = version.map(|version| format!("/versions/{version}")).unwrap_or_default();
     Operation {
-        path: format!("/v1/models/{}{versioned}:predict", encoded(&spec.name)),
+        path: format!("/v1/models/{}{versioned}:predict", spec.name),
         summary: "Prediction by rows or columns (KServe V1, TensorFlow Serving)",
         verb: "predict V1",
         body: json!({ "oneOf": [
@@ -96,7 +96,7 @@ fn predict(spec: &ModelSpec) -> Operation {
     let row = schema::of_all(&spec.inputs, |tensor| row(spec, tensor));
     let rows = json!({ "type": "array", "minItems": 1, "items": row });
     Operation {
-        path: format!("/predict/{}", encoded(&spec.name)),
+        path: format!("/predict/{}", spec.name),
         summary: "Prediction for one row of features, or for several",
         verb: "predict",
         body: schema::object(&[("features", json!({ "anyOf": [row, rows] }))]),
@@ -141,21 +141,8 @@ fn names(tensors: &[TensorSpec]) -> Vec<&str> {
     tensors.iter().map(|tensor| tensor.name.as_str()).collect()
 }
 
+/// Where its routes begin. Names of models hold no character that paths escape.
 fn v2(spec: &ModelSpec, version: Option<u64>) -> String {
     let versioned = version.map(|version| format!("/versions/{version}")).unwrap_or_default();
-    format!("/v2/models/{}{versioned}", encoded(&spec.name))
-}
-
-/// A name as a segment of a path (RFC 3986): all but unreserved characters are escaped.
-fn encoded(name: &str) -> String {
-    let mut encoded = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push('%');
-            encoded.extend([byte >> 4, byte & 15].map(|digit| char::from(b"0123456789ABCDEF"[usize::from(digit)])));
-        }
-    }
-    encoded
+    format!("/v2/models/{}{versioned}", spec.name)
 }

@@ -43,7 +43,7 @@ impl Manager {
         };
         let mut problems = listing.problems;
         for (name, source) in &listing.models {
-            match self.offer(source.clone()) {
+            match self.offer(source.clone(), None) {
                 Ok(offer) => self.follow(name, &offer),
                 Err(problem) => problems.push(problem),
             }

@@ -7,7 +7,7 @@ use mlserve_core::plan::{Slot, State};
 use mlserve_core::version::Version;
 
 use super::{Cause, Manager, Offer};
-use crate::lifecycle::catalog::Entry;
+use crate::lifecycle::catalog::{Entry, Model};
 use crate::lifecycle::load::{Job, LoadReport, batching};
 use crate::lifecycle::print::Print;
 use crate::lifecycle::public;
@@ -17,6 +17,9 @@ impl Manager {
     /// Loads what of `offer` is not loaded yet or has changed; then lets go what is not offered any more.
     pub(super) fn load(&mut self, offer: &Offer, cause: Cause) -> Vec<LoadReport> {
         let name = offer.source.name.as_str();
+        for warning in offer.config.iter().flat_map(|config| config.warnings()) {
+            tracing::warn!(model = name, warning, "a field of config.pbtxt has no effect");
+        }
         let due = self.models.look(|catalog| {
             let model = catalog.get(name);
             let changed = model.is_none_or(|model| model.print != offer.print);
@@ -49,36 +52,44 @@ impl Manager {
         let name = offer.source.name.as_str();
         let begun = self.clock().now();
         let models = self.models.clone();
-        let serving = models.look(|catalog| {
-            let entry = catalog.get(name)?.versions.get(&found.version)?;
-            entry.slot.version.clone()
+        let (serving, past, seen) = models.look(|catalog| {
+            let model = catalog.get(name);
+            let entry = model.and_then(|model| model.versions.get(&found.version));
+            let serving = entry.filter(|entry| entry.slot.version.is_some()).map(|entry| entry.bytes);
+            (serving, entry.and_then(Entry::past), model.map(Model::seen).unwrap_or_default())
         });
         let is_new = serving.is_none();
         let place = |state: State| {
             if is_new {
                 let slot = Slot { on_demand: cause == Cause::Demand, ..Slot::not_serving(state) };
-                let entry = Entry { slot, print: found.print, bytes: found.bytes, failed_reload: None };
+                let entry =
+                    Entry { slot, past: past.clone(), ..Entry::not_serving(State::Loading, found.print, found.bytes) };
                 models.change(|catalog| catalog.edit(name).map(|model| model.versions.insert(found.version, entry)));
             }
         };
         place(State::Loading);
-        let job =
-            Job { found, settings: &offer.settings, earlier: serving.as_ref(), in_background: cause == Cause::Change };
-        let freed = models.look(|catalog| {
-            let entry = catalog.get(name)?.versions.get(&found.version)?;
-            entry.slot.version.is_some().then_some(entry.bytes)
-        });
-        let room = self.make_room(name, found.bytes.saturating_sub(freed.unwrap_or(0)));
+        let job = Job {
+            found,
+            folder: &offer.source.path,
+            config: offer.config.as_deref(),
+            settings: &offer.settings,
+            earlier: past.as_ref().map(|past| &past.stats),
+            seen: &seen,
+            in_background: cause == Cause::Change,
+        };
+        let room = self.make_room(name, found.bytes.saturating_sub(serving.unwrap_or(0)));
         let result = room.and_then(|()| job.run(self, &mut || place(State::Warming)));
-        let result = result.and_then(|version| if found.has_changed() { Err(changed()) } else { Ok(version) });
         let took = self.clock().now().saturating_duration_since(begun);
         let report = LoadReport {
             found: found.clone(),
             result: result.as_ref().map(|version| batching(version)).map_err(Clone::clone),
             took,
         };
-        log(&report, serving.is_some());
+        log(&report, !is_new);
         let result = result.map_err(|reason| public(&reason, &offer.source));
+        if result.is_ok() {
+            self.process.configs.set(name, found.version, offer.config.clone());
+        }
         let old = self.settle(name, found, result);
         (report, old)
     }
@@ -93,7 +104,7 @@ impl Manager {
                 Ok(version) => {
                     model.loaded = Some(now);
                     let slot = Slot::serving(version);
-                    let entry = Entry { slot, print: found.print, bytes: found.bytes, failed_reload: None };
+                    let entry = Entry { slot, ..Entry::not_serving(State::Ready, found.print, found.bytes) };
                     std::mem::replace(present, entry).slot.version
                 }
                 Err(reason) if present.slot.version.is_some() => {
@@ -103,7 +114,8 @@ impl Manager {
                     None
                 }
                 Err(reason) => {
-                    *present = Entry::not_serving(State::Failed(reason), found.print, found.bytes);
+                    let past = present.past();
+                    *present = Entry { past, ..Entry::not_serving(State::Failed(reason), found.print, found.bytes) };
                     None
                 }
             }
@@ -127,10 +139,6 @@ impl Manager {
         });
         LoadReport { found, result: Err(reason.to_owned()), took: Duration::ZERO }
     }
-}
-
-fn changed() -> String {
-    "its files changed while they were read; load it again once they are whole".to_owned()
 }
 
 fn log(report: &LoadReport, is_reload: bool) {

@@ -25,8 +25,7 @@ impl Manager {
             let mut versions = Vec::new();
             for entry in model.versions.values_mut() {
                 if let Some(state) = state(entry) {
-                    versions.extend(entry.slot.version.take());
-                    *entry = Entry::not_serving(state, entry.print, entry.bytes);
+                    versions.extend(entry.take_out(state));
                 }
             }
             versions
@@ -43,9 +42,8 @@ impl Manager {
                 if is_offered(number) {
                     return true;
                 }
-                let Some(version) = entry.slot.version.take() else { return false };
+                let Some(version) = entry.take_out(State::Draining) else { return false };
                 versions.push(version);
-                *entry = Entry::not_serving(State::Draining, entry.print, entry.bytes);
                 true
             });
             versions

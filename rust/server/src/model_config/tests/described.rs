@@ -108,7 +108,7 @@ fn scheduling_is_what_is_in_force() {
         ..ModelSettings::default()
     };
     // The file asks for something else: the settings have the last word.
-    let file = read("in-force", TINY).expect("valid");
+    let file = read(TINY).expect("valid");
     let described = describe(&version(Batching::Rows, settings), Some(&file));
     let batching = batching(&described).expect("shares runs");
     assert_eq!(batching.max_queue_delay_microseconds, 250);
@@ -126,7 +126,7 @@ fn scheduling_is_what_is_in_force() {
 
 #[test]
 fn what_is_described_can_be_read_again() {
-    let file = read("again", TINY).expect("valid");
+    let file = read(TINY).expect("valid");
     let described = describe(&version(Batching::Rows, ModelSettings::default()), Some(&file));
     let json = to_json(&described, "ModelConfig", Members::All).expect("written").to_string();
     let again = ConfigFile::from_json(&json, "tiny").expect("valid");
@@ -142,7 +142,7 @@ fn the_rpc_finds_the_file_behind_a_version() {
     };
     assert_eq!(ask("double", "").expect("served").default_model_filename, "model.onnx");
     let file = ConfigFile::from_json("{\"default_model_filename\": \"net.onnx\"}", "double").expect("valid");
-    served.process.configs.set("double", 7, Arc::new(file));
+    served.process.configs.set("double", 7, Some(Arc::new(file)));
     assert_eq!(ask("double", "7").expect("served").default_model_filename, "net.onnx");
     for (name, version, kind) in [
         ("nobody", "", Kind::NotFound),

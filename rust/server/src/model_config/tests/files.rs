@@ -2,14 +2,13 @@
 
 use super::*;
 
-fn model(test: &str, text: &str, files: &[(&str, &[u8])]) -> (Folder, ConfigFile) {
-    let folder = Folder::new(test, files);
-    (folder, read(&format!("{test}-text"), text).expect("valid"))
+fn model(text: &str, files: &[(&str, &[u8])]) -> (Folder, ConfigFile) {
+    (Folder::new(files), read(text).expect("valid"))
 }
 
 #[test]
 fn labels_are_the_lines_of_the_file() {
-    let (folder, config) = model("labels", TINY, &[("labels.txt", "cat\ndog\r\n\nführ".as_bytes())]);
+    let (folder, config) = model(TINY, &[("labels.txt", "cat\ndog\r\n\nführ".as_bytes())]);
     let labels = config.labels(&folder.0).expect("read");
     let lines: Vec<&str> = labels[0].1.iter().map(|label| &**label).collect();
     assert_eq!((labels.len(), labels[0].0.as_str(), lines), (1, "output", vec!["cat", "dog", "", "führ"]));
@@ -17,25 +16,28 @@ fn labels_are_the_lines_of_the_file() {
 
 #[test]
 fn files_outside_the_folder_are_refused() {
-    let (outside, _) = model("outside", "", &[("secret", b"x")]);
+    let (outside, _) = model("", &[("secret", b"x")]);
     for (name, fault) in [
-        ("../outside/secret", "is no file's name"),
+        ("../secret", "is no file's name"),
         ("/etc/passwd", "is no file's name"),
         ("link", "leads outside the model's folder"),
         ("folder", "is no file"),
         ("missing", "No such file"),
     ] {
         let text = format!("output {{ name: \"y\" label_filename: \"{name}\" }}");
-        let (folder, config) = model("inside", &text, &[("folder/x", b"")]);
+        let (folder, config) = model(&text, &[("folder/x", b"")]);
         std::os::unix::fs::symlink(outside.0.join("secret"), folder.0.join("link")).expect("linked");
         let error = config.labels(&folder.0).expect_err(name);
-        assert!(error.starts_with(&format!("output 'y': label_filename \"{name}\": {fault}")), "{error}");
+        assert!(
+            error.starts_with(&format!("config.pbtxt of model 'tiny': output 'y': label_filename \"{name}\": {fault}")),
+            "{error}"
+        );
     }
 }
 
 #[test]
 fn links_inside_the_folder_are_followed() {
-    let (folder, config) = model("links", TINY, &[("..data/labels", b"a")]);
+    let (folder, config) = model(TINY, &[("..data/labels", b"a")]);
     std::os::unix::fs::symlink("..data/labels", folder.0.join("labels.txt")).expect("linked");
     assert_eq!(config.labels(&folder.0).expect("read")[0].1.len(), 1);
 }
@@ -57,7 +59,7 @@ fn samples_become_tensors_in_the_order_of_the_model() {
     let text = sample("dims: 2 input_data_file: \"x.bin\"", "dims: 1 zero_data: true");
     // A float more than a row has, as Triton allows.
     let file: Vec<u8> = [1.5_f32, -2.0, 9.0].iter().flat_map(|value| value.to_le_bytes()).collect();
-    let (folder, config) = model("samples", &text, &[("warmup/x.bin", &file)]);
+    let (folder, config) = model(&text, &[("warmup/x.bin", &file)]);
     let warmups = config.warmups(&folder.0, &inputs()).expect("fits");
     let [warmup] = &warmups[..] else { panic!("{warmups:?}") };
     assert_eq!((warmup.name.as_str(), warmup.count), ("w", 1));
@@ -69,7 +71,7 @@ fn samples_become_tensors_in_the_order_of_the_model() {
 #[test]
 fn random_floats_are_ordinary_numbers() {
     let text = sample("dims: 2 random_data: true", "dims: 1 random_data: true");
-    let (folder, config) = model("random", &text, &[]);
+    let (folder, config) = model(&text, &[]);
     let warmups = config.warmups(&folder.0, &inputs()).expect("fits");
     let values = warmups[0].inputs[0].2.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("4")));
     let values: Vec<f32> = values.collect();
@@ -84,7 +86,7 @@ fn samples_of_whole_requests_run_one_by_one() {
                 model_warmup { batch_size: 2 count: 3
                                inputs { key: \"x\" value { dims: [ 5, 2 ] random_data: true } } }
                 model_warmup { name: \"none\" inputs { key: \"q\" value { } } }";
-    let (folder, config) = model("whole-samples", text, &[]);
+    let (folder, config) = model(text, &[]);
     let warmups = config.warmups(&folder.0, &inputs()[..1]).expect("fits");
     // The second has no rows, so it is left out.
     assert_eq!(warmups.iter().map(|warmup| warmup.count).collect::<Vec<_>>(), [6]);
@@ -128,11 +130,11 @@ fn samples_that_do_not_fit_are_refused_by_name() {
             "count and batch_size make",
         ),
     ] {
-        let (folder, config) = model("misfits", &text, &[("warmup/short", b"abc"), ("warmup/s", b"\x01\0\0\0a")]);
+        let (folder, config) = model(&text, &[("warmup/short", b"abc"), ("warmup/s", b"\x01\0\0\0a")]);
         let error = config.warmups(&folder.0, &inputs()).expect_err(&text);
-        assert!(error.starts_with(&format!("model_warmup[0] 'w': {fault}")), "{error}");
+        assert!(error.starts_with(&format!("config.pbtxt of model 'tiny': model_warmup[0] 'w': {fault}")), "{error}");
     }
-    let (folder, config) = model("missing-input", "model_warmup { batch_size: 1 }", &[]);
+    let (folder, config) = model("model_warmup { batch_size: 1 }", &[]);
     let error = config.warmups(&folder.0, &inputs()).expect_err("missing");
-    assert_eq!(error, "model_warmup[0] '': input 'x': it is missing");
+    assert_eq!(error, "config.pbtxt of model 'tiny': model_warmup[0] '': input 'x': it is missing");
 }

@@ -9,7 +9,8 @@ fn graph() -> (Vec<TensorSpec>, Vec<TensorSpec>) {
 
 fn check(text: &str) -> Result<(), String> {
     let (inputs, outputs) = graph();
-    read("tensors", text).expect("valid").check_against(&inputs, &outputs)
+    let checked = read(text).expect("valid").check_against(&inputs, &outputs);
+    checked.map_err(|fault| fault.strip_prefix("config.pbtxt of model 'tiny': ").expect("names the file").to_owned())
 }
 
 const S: &str = "input { name: \"s\" data_type: TYPE_STRING dims: -1 }";
@@ -28,6 +29,9 @@ fn tensors_that_fit_are_taken() {
         &format!("max_batch_size: 4 {X} input {{ name: \"s\" dims: 5 }} output {{ name: \"y\" dims: -1 }}"),
         // Without a batch size the shapes are whole.
         "input { name: \"x\" dims: [ -1, 8 ] } input { name: \"s\" dims: [ 1, -1 ] } output { name: \"y\" dims: [ -1, 3 ] }",
+        // With the outputs left out, the graph says whether there are rows.
+        &format!("{X} {S}"),
+        "input { name: \"x\" dims: [ -1, 8 ] } input { name: \"s\" dims: 2 }",
     ] {
         assert_eq!(check(text), Ok(()), "{text}");
     }
@@ -56,7 +60,7 @@ fn what_does_not_fit_is_named_with_what_the_graph_has() {
              [-1,8]",
         ),
         (X.replace('8', "0"), "input 'x': dims has 0; allowed: -1 and sizes from 1"),
-        (format!("{X} {S}"), "input 'x': dims are [8], but in the graph its shape is [-1,8]"),
+        (format!("{X} {S} output {{ name: \"y\" }}"), "input 'x': dims are [8], but in the graph its shape is [-1,8]"),
     ] {
         assert_eq!(check(&text), Err(fault.to_owned()), "{text}");
     }
@@ -65,10 +69,10 @@ fn what_does_not_fit_is_named_with_what_the_graph_has() {
 #[test]
 fn a_batch_size_needs_a_graph_with_rows() {
     let (inputs, outputs) = (vec![spec("x", DataType::Fp32, &[1, 8])], vec![spec("y", DataType::Fp32, &[-1])]);
-    let config = read("rows", "max_batch_size: 2").expect("valid");
+    let config = read("max_batch_size: 2").expect("valid");
     assert_eq!(
         config.check_against(&inputs, &outputs),
-        Err("max_batch_size: input 'x' has the shape [1,8] in the graph, whose first dimension does not count rows; \
+        Err("config.pbtxt of model 'tiny': max_batch_size: input 'x' has the shape [1,8] in the graph, whose first dimension does not count rows; \
              allowed here: max_batch_size 0"
             .to_owned())
     );
@@ -78,7 +82,7 @@ fn a_batch_size_needs_a_graph_with_rows() {
 fn dimensions_of_the_file_narrow_those_of_the_graph() {
     let (inputs, _) = graph();
     let shapes = |text: &str| {
-        let narrowed = read("narrow", text).expect("valid").narrowed(&inputs);
+        let narrowed = read(text).expect("valid").narrowed(&inputs);
         narrowed.iter().map(|spec| spec.shape.to_vec()).collect::<Vec<_>>()
     };
     assert_eq!(shapes(&format!("max_batch_size: 4 {X} input {{ name: \"s\" dims: 5 }}")), [[-1, 8], [-1, 5]]);
