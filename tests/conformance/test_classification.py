@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc
+import tritonclient.http
 
 from tests.conformance.triton_clients import Asked, Reply
 from tests.tensors_at_random import finite
+
+if TYPE_CHECKING:
+    from tests.conftest import ServerProcess
 
 pytestmark = pytest.mark.server
 
@@ -71,6 +76,27 @@ def test_a_model_that_counts_no_rows_is_classified_whole(ask: Ask) -> None:
     values = np.array([[3, -1, 4], [1, -5, 9]], np.float32)
     reply = ask(Asked("fixed", {"x": values}, {"x": "FP32"}, outputs=["y"], classes=4))
     assert reply.arrays["y"].tolist() == results(-values.ravel(), 4)
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+def test_one_output_is_classified_and_another_is_not(graph_server: ServerProcess, transport: str) -> None:
+    module = {"grpc": tritonclient.grpc, "http": tritonclient.http}[transport]
+    sent: dict[str, tuple[np.ndarray[Any, np.dtype[Any]], str]] = {
+        "x": (np.array([[[1, 4], [3, 2]], [[0, 0], [0, 8]]], np.float32), "FP32"),
+        "ids": (np.array([[1, 2, 3], [4, 5, 6]], np.int64), "INT64"),
+        "name": (np.array([["a"], ["b"]], np.object_), "BYTES"),
+    }
+    inputs = []
+    for name, (array, datatype) in sent.items():
+        tensor = module.InferInput(name, list(array.shape), datatype)
+        tensor.set_data_from_numpy(array)
+        inputs.append(tensor)
+    outputs = [module.InferRequestedOutput("total"), module.InferRequestedOutput("doubled", class_count=2)]
+    with module.InferenceServerClient(getattr(graph_server, transport)) as client:
+        result = client.infer("mixed", inputs, outputs=outputs)
+    assert result.as_numpy("total").tolist() == [6, 15]
+    # All dimensions behind the rows count as one.
+    assert result.as_numpy("doubled").tolist() == [[b"8.000000:1", b"6.000000:2"], [b"16.000000:3", b"0.000000:0"]]
 
 
 def test_one_output_is_classified_and_others_are_not_asked_for(ask: Ask) -> None:

@@ -175,9 +175,14 @@ CASES: dict[str, Wrong] = {
         ["class result not available for output due to unsupported type 'FP16'"],
     ),
     "more than a million classes": Wrong(
-        free((1, 1_000_001), b"\0" * 4_000_004, outputs={"y": {"classification": 1}}),
+        free((1, 1_000_001), b"\0" * 1_000_001, "UINT8", {"y": {"classification": 1}}),
         INVALID,
         ["classification output tensor too large", "1000001"],
+    ),
+    "more than a million results, in parts": Wrong(
+        free((101, 10_000), b"\0" * 1_010_000, "UINT8", {"y": {"classification": 10_000}}),
+        INVALID,
+        ["classification output tensor too large", "10000 results for each of 101 rows"],
     ),
     "control characters in a name": Wrong(
         Inference("mlp", [Tensor("x\n\0", "FP32", (1, 8), X.data)]), INVALID, ["'x\\n\\0'"]

@@ -16,6 +16,9 @@ use crate::tensor::{DataType, Shape, element_count};
 /// Elements of a row at most, as in Triton: ordering more would hold up everybody else's answer.
 const MAX_ELEMENTS: usize = 1_000_000;
 
+/// Results of a request at most: texts take many times the memory of the numbers that were reserved for the answer.
+const MAX_RESULTS: usize = 1_000_000;
+
 /// Bytes that a result takes, guessed for the first allocation: its length, a probability, an index and a short label.
 const GUESSED_BYTES: usize = 24;
 
@@ -26,6 +29,8 @@ pub struct Classes {
     pub output: u16,
     /// How many results a row gets at most.
     pub most: usize,
+    /// Rows of the whole request, of which a run may see a part.
+    pub rows: usize,
 }
 
 /// Refuses outputs whose values have no order that Triton would give them.
@@ -38,19 +43,22 @@ pub fn check(spec: &TensorSpec) -> Result<()> {
     }
 }
 
-/// The results for `output`, at most `most` in each row; `has_rows`: the first dimension counts rows.
+/// The results for `output`, as `classes` asks for them; `has_rows`: the first dimension counts rows.
 ///
-/// **Shapes:** `[rows, n]` BYTES, or `[n]` where nothing counts rows; n is `most`, or what the row has if that is less.
-/// **Errors:** as [`check`]; a row of more than a million elements.
+/// **Shapes:** `[rows, n]` BYTES, or `[n]` where nothing counts rows; n is `classes.most`, or what the row has if that is less.
+/// **Errors:** as [`check`]; a row of more than a million elements, or more than a million results.
 /// **Cost:** O(elements + results · log(results)).
-pub fn classify(output: &Output, spec: &TensorSpec, most: usize, has_rows: bool) -> Result<Output> {
+pub fn classify(output: &Output, spec: &TensorSpec, classes: Classes, has_rows: bool) -> Result<Output> {
     let rows = has_rows.then(|| output.shape.first().copied()).flatten();
     let row_shape = if rows.is_some() { &output.shape[1..] } else { &output.shape[..] };
     let elements = element_count(row_shape).unwrap_or(usize::MAX);
     if elements > MAX_ELEMENTS {
         return Err(too_large(spec, elements));
     }
-    let count = most.min(elements);
+    let count = classes.most.min(elements);
+    if rows.is_some() && count.saturating_mul(classes.rows) > MAX_RESULTS {
+        return Err(too_many(spec, count, classes.rows));
+    }
     let shape: Shape = rows.into_iter().chain([count as i64]).collect();
     let mut writer = Writer {
         wire: Vec::with_capacity(element_count(&shape).unwrap_or(0).saturating_mul(GUESSED_BYTES)),
@@ -180,6 +188,15 @@ fn unsupported(spec: &TensorSpec) -> Error {
 }
 
 #[cold]
+fn too_many(spec: &TensorSpec, count: usize, rows: usize) -> Error {
+    Error::invalid(format!(
+        "classification output tensor too large: output '{}' gets {count} results for each of {rows} rows; at most \
+         {MAX_RESULTS} are allowed together",
+        quoted(&spec.name)
+    ))
+}
+
+#[cold]
 fn too_large(spec: &TensorSpec, elements: usize) -> Error {
     Error::invalid(format!(
         "classification output tensor too large: output '{}' has {elements} elements in a row; at most {MAX_ELEMENTS} \
@@ -189,94 +206,4 @@ fn too_large(spec: &TensorSpec, elements: usize) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::tensor::BytesElements;
-
-    fn spec(datatype: DataType, labels: &[&str]) -> TensorSpec {
-        let labels: Arc<[Box<str>]> = labels.iter().map(|&label| label.into()).collect();
-        TensorSpec {
-            name: "y".to_owned(),
-            datatype,
-            shape: [-1, -1].into_iter().collect(),
-            labels: (!labels.is_empty()).then_some(labels),
-        }
-    }
-
-    fn output(datatype: DataType, shape: &[i64], data: Vec<u8>) -> Output {
-        Output { index: 3, datatype, shape: shape.iter().copied().collect(), data: data.into() }
-    }
-
-    fn floats(shape: &[i64], values: &[f32]) -> Output {
-        output(DataType::Fp32, shape, values.iter().flat_map(|value| value.to_le_bytes()).collect())
-    }
-
-    fn texts(output: &Output) -> Vec<String> {
-        assert_eq!(output.datatype, DataType::Bytes);
-        let elements = BytesElements::new(&output.data).map(|element| element.expect("whole").to_vec());
-        elements.map(|element| String::from_utf8(element).expect("text")).collect()
-    }
-
-    #[test]
-    fn every_row_gets_its_highest_values_with_index_and_label() {
-        let spec = spec(DataType::Fp32, &["cat", "", "cow"]);
-        let found = classify(&floats(&[2, 4], &[0.1, 0.962_352, 0.2, -1.0, 3.0, 1.5, 2.0, 9.0]), &spec, 2, true);
-        let found = found.expect("classified");
-        assert_eq!((found.index, &found.shape[..]), (3, &[2, 2][..]));
-        // No label for index 3, an empty one for index 1.
-        assert_eq!(texts(&found), ["0.962352:1", "0.200000:2:cow", "9.000000:3", "3.000000:0:cat"]);
-    }
-
-    #[test]
-    fn a_tensor_without_rows_is_one_row_and_more_than_there_is_is_not_asked_for() {
-        let spec = spec(DataType::Fp32, &[]);
-        let found = classify(&floats(&[2, 2], &[1.0, 4.0, 3.0, 2.0]), &spec, 9, false).expect("classified");
-        assert_eq!(&found.shape[..], [4]);
-        assert_eq!(texts(&found), ["4.000000:1", "3.000000:2", "2.000000:3", "1.000000:0"]);
-        let labels = classify(&floats(&[3], &[1.0, 4.0, 3.0]), &spec, 2, true).expect("classified");
-        assert_eq!((&labels.shape[..], texts(&labels)[1].as_str()), (&[3, 1][..], "4.000000:0"));
-    }
-
-    #[test]
-    fn equal_values_keep_their_order_and_what_is_no_number_comes_last() {
-        let values = [f32::NAN, 1.0, f32::NEG_INFINITY, -0.0, 0.0, 1.0, -f32::NAN, f32::INFINITY];
-        let found = classify(&floats(&[8], &values), &spec(DataType::Fp32, &[]), 8, false).expect("classified");
-        let expected = ["inf:7", "1.000000:1", "1.000000:5", "-0.000000:3", "0.000000:4", "-inf:2", "nan:0", "-nan:6"];
-        assert_eq!(texts(&found), expected);
-    }
-
-    #[test]
-    fn whole_numbers_have_no_decimals() {
-        let found = output(DataType::Int8, &[1, 3], vec![0x80, 0x7f, 0xff]);
-        let found = classify(&found, &spec(DataType::Int8, &[]), 3, true).expect("classified");
-        assert_eq!(texts(&found), ["127:1", "-1:2", "-128:0"]);
-        let data = [u64::MAX, 0].iter().flat_map(|value| value.to_le_bytes()).collect();
-        let found = output(DataType::Uint64, &[1, 2], data);
-        let found = classify(&found, &spec(DataType::Uint64, &[]), 1, true).expect("classified");
-        assert_eq!(texts(&found), ["18446744073709551615:0"]);
-    }
-
-    #[test]
-    fn empty_tensors_stay_empty() {
-        let spec = spec(DataType::Fp32, &[]);
-        for (shape, expected) in [([0, 4], [0, 2]), ([2, 0], [2, 0])] {
-            let found = classify(&floats(&shape, &[]), &spec, 2, true).expect("classified");
-            assert_eq!((&found.shape[..], found.data.len()), (&expected[..], 0));
-        }
-    }
-
-    #[test]
-    fn types_without_an_order_and_rows_that_are_too_long_are_refused() {
-        for datatype in DataType::ALL {
-            let is_refused = matches!(datatype, DataType::Bool | DataType::Fp16 | DataType::Bf16 | DataType::Bytes);
-            assert_eq!(check(&spec(datatype, &[])).is_err(), is_refused, "{datatype}");
-        }
-        let long = floats(&[1, 1_000_001], &vec![0.0; 1_000_001]);
-        let error = classify(&long, &spec(DataType::Fp32, &[]), 1, true).expect_err("too long");
-        assert!(error.text().starts_with("classification output tensor too large"), "{error}");
-        let just = floats(&[1_000_000], &vec![0.0; 1_000_000]);
-        assert!(classify(&just, &spec(DataType::Fp32, &[]), 1, false).is_ok());
-    }
-}
+mod tests;

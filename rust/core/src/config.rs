@@ -43,7 +43,8 @@ pub struct ServerSettings {
     pub repository_poll_secs: u64,
     /// In mode "explicit": models to load at the start, names with commas between them, or "*" for all.
     pub load_models: String,
-    /// Clients may have tensors read from and written to shared memory of this machine.
+    /// Clients may have tensors read from and written to shared memory of this machine, whoever's it is: only for clients
+    /// that are trusted.
     pub allow_client_shm: bool,
     /// File that traced requests are written to; without it nothing can be traced.
     pub trace_file: Option<PathBuf>,

@@ -79,7 +79,7 @@ impl<'a> Scattered<'a> {
         match classes.find(|classes| usize::from(classes.output) == output.index) {
             None => Ok(output.detached(slice)),
             Some(classes) => {
-                classify(&slice, &self.spec.outputs[output.index], classes.most, self.spec.batching.has_rows())
+                classify(&slice, &self.spec.outputs[output.index], *classes, self.spec.batching.has_rows())
             }
         }
     }

@@ -80,7 +80,7 @@ pub fn validate(request: &mut Request, spec: &ModelSpec, limits: TensorLimits) -
     let rows = common_rows(&inputs, spec, &request.id)?;
     let outputs = wanted_outputs(request, spec)?;
     let classes =
-        request.options.as_ref().map(|options| classes(&options.classifications, spec)).transpose()?.flatten();
+        request.options.as_ref().map(|options| classes(&options.classifications, rows, spec)).transpose()?.flatten();
     Ok(Checked { key: shape_key(&inputs, spec), outputs, classes, inputs, rows, bytes })
 }
 
@@ -241,14 +241,14 @@ fn wanted_outputs(request: &Request, spec: &ModelSpec) -> Result<SmallVec<[u16; 
 }
 
 /// The outputs to be classified, by index; those of other names have been refused as outputs.
-fn classes(asked: &[(Text, usize)], spec: &ModelSpec) -> Result<Option<Arc<[Classes]>>> {
+fn classes(asked: &[(Text, usize)], rows: usize, spec: &ModelSpec) -> Result<Option<Arc<[Classes]>>> {
     let mut classes: Vec<Classes> = Vec::new();
     for (name, most) in asked {
         let Some((index, output)) = spec.output(name) else { continue };
         classify::check(output)?;
         // Asked for twice: the first counts, as with Triton.
         if !classes.iter().any(|earlier| usize::from(earlier.output) == index) {
-            classes.push(Classes { output: index as u16, most: *most });
+            classes.push(Classes { output: index as u16, most: *most, rows });
         }
     }
     Ok((!classes.is_empty()).then(|| classes.into()))
