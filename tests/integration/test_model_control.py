@@ -105,6 +105,7 @@ def test_a_load_that_fails_leaves_what_serves(server: ServerProcess, folder: Pat
     assert "no ONNX model" in reason
     assert state == ("READY" if version == 1 else "UNAVAILABLE")
     assert "no ONNX model" in server.log.read_text()
+    assert metric(server, "mlserve_model_loads_total", model="a", outcome="failed") == 1
     put(folder, "a", version, 9)
     assert load(server, "a").status == 200
     assert answer(server, "a") == (9, str(version))
@@ -187,7 +188,7 @@ def test_sent_files_that_are_no_model_leave_what_serves(server: ServerProcess) -
     load(server, "a")
     rubbish = base64.b64encode(b"rubbish").decode()
     refused = load(server, "a", **{"config": "{}", "file:1/model.onnx": rubbish})
-    assert refused.status == 500
+    assert refused.status == 400, "what was sent is the caller's to mend"
     assert "upload" not in refused.text
     assert answer(server, "a") == (2, "1")
 

@@ -11,6 +11,7 @@ import tritonclient.grpc as triton_grpc
 
 from tests import graphs, slow_model
 from tests.conftest import eventually
+from tests.oracle import metric
 from tests.raw_http import ask
 from tests.raw_http2 import grpc_call
 from tests.repositories import answer, index, infer, load, put
@@ -49,6 +50,8 @@ def test_what_does_not_fit_is_loaded_when_it_is_asked_for(server: ServerProcess)
     assert answer(server, "b") == (3, "1")
     assert answer(server, "c") == (4, "1"), "it was waited for"
     assert states(server) == {"a": "UNAVAILABLE", "b": "READY", "c": "READY"}, "a was not used for the longest time"
+    assert metric(server, "mlserve_model_evictions_total", model="a") == 1
+    assert metric(server, "mlserve_model_bytes", model="a") == 0
     assert answer(server, "b") == (3, "1")
     assert answer(server, "a") == (2, "1")
     assert states(server) == {"a": "READY", "b": "READY", "c": "UNAVAILABLE"}

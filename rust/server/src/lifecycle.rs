@@ -19,7 +19,7 @@ use mlserve_core::version::{Mailbox, Version};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use self::catalog::Catalog;
+use self::catalog::{Catalog, LoadCounts};
 use self::repository::Source;
 
 pub(crate) mod announce;
@@ -138,6 +138,12 @@ impl Models {
     /// What there is, loaded or not, by name and version.
     pub(crate) fn index(&self) -> Vec<catalog::Indexed> {
         self.0.catalog.lock().index()
+    }
+
+    /// What happened to each model, and the bytes of it that are loaded, by name.
+    pub(crate) fn counts(&self) -> Vec<(String, LoadCounts, u64)> {
+        let catalog = self.0.catalog.lock();
+        catalog.iter().map(|(name, model)| (name.to_owned(), model.counts, model.loaded_bytes())).collect()
     }
 
     /// Lets the manager end.

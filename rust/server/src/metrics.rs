@@ -48,6 +48,9 @@ families! {
     IN_FLIGHT = "mlserve_inflight_requests", Gauge, "Requests accepted and not answered yet.";
     QUEUE_DEPTH = "mlserve_queue_depth", Gauge, "Requests that wait for an instance.";
     MODEL_STATE = "mlserve_model_state", Gauge, "1 for the state that a version is in.";
+    MODEL_LOADS = "mlserve_model_loads_total", Counter, "Loads of a model's versions, by outcome (ok, failed). A load that failed leaves what was loaded before.";
+    MODEL_EVICTIONS = "mlserve_model_evictions_total", Counter, "How often a model made room for others.";
+    MODEL_BYTES = "mlserve_model_bytes", Gauge, "Bytes of a model's files that are loaded.";
     PLAN_NUMBER = "mlserve_plan_number", Gauge, "Number of the plan in force.";
     CONNECTIONS = "mlserve_connections", Gauge, "Open connections.";
     CONNECTIONS_ACCEPTED = "mlserve_connections_accepted_total", Counter, "Connections accepted.";
@@ -187,7 +190,26 @@ fn render_states(text: &mut Text, process: &Process) {
         }
     }
     debug_assert!(STATES.contains(&State::Ready.name()));
+    render_loads(text, process);
     text.single(&PLAN_NUMBER, plan.number);
+}
+
+fn render_loads(text: &mut Text, process: &Process) {
+    let counts = process.models.counts();
+    text.family(&MODEL_LOADS);
+    for (name, counts, _) in &counts {
+        for (outcome, count) in [("ok", counts.ok), ("failed", counts.failed)] {
+            text.sample(&MODEL_LOADS, &format!("model=\"{name}\",outcome=\"{outcome}\""), count);
+        }
+    }
+    text.family(&MODEL_EVICTIONS);
+    for (name, counts, _) in &counts {
+        text.sample(&MODEL_EVICTIONS, &format!("model=\"{name}\""), counts.evicted);
+    }
+    text.family(&MODEL_BYTES);
+    for (name, _, bytes) in &counts {
+        text.sample(&MODEL_BYTES, &format!("model=\"{name}\""), *bytes);
+    }
 }
 
 fn render_process(text: &mut Text, process: &Process, acceptor: &Acceptor) {

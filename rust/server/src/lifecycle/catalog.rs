@@ -28,8 +28,21 @@ pub(crate) struct Model {
     pub(crate) print: Print,
     /// When it was last loaded.
     pub(crate) loaded: Option<Instant>,
+    /// How often what happened to it.
+    pub(crate) counts: LoadCounts,
     /// By number.
     pub(crate) versions: BTreeMap<u64, Entry>,
+}
+
+/// How often a model's versions were loaded, failed to, and were evicted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LoadCounts {
+    /// Loads that went well.
+    pub(crate) ok: u64,
+    /// Loads that failed.
+    pub(crate) failed: u64,
+    /// Evictions.
+    pub(crate) evicted: u64,
 }
 
 /// A version of a known model.
@@ -127,6 +140,7 @@ impl Model {
             is_pinned,
             print: Print::default(),
             loaded: None,
+            counts: LoadCounts::default(),
             versions: BTreeMap::new(),
         }
     }

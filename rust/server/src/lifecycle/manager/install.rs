@@ -99,6 +99,7 @@ impl Manager {
         let now = self.clock().now();
         self.models.change(|catalog| {
             let model = catalog.edit(name)?;
+            *(if result.is_ok() { &mut model.counts.ok } else { &mut model.counts.failed }) += 1;
             let present = model.versions.get_mut(&found.version)?;
             match result {
                 Ok(version) => {
@@ -130,6 +131,7 @@ impl Manager {
         tracing::error!(model = name, reason, "model failed to load");
         self.models.change(|catalog| {
             let Some(model) = catalog.edit(name) else { return };
+            model.counts.failed += 1;
             // What serves, serves on.
             model.versions.retain(|_, entry| entry.slot.version.is_some());
             if model.versions.is_empty() {

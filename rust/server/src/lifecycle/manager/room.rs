@@ -45,6 +45,7 @@ impl Manager {
 
     fn evict(&mut self, name: &str) {
         let versions = self.take_out(name, |entry| entry.slot.version.is_some().then_some(State::Evicted));
+        self.models.change(|catalog| catalog.edit(name).map(|model| model.counts.evicted += 1));
         tracing::info!(model = name, versions = versions.len(), "evicted: the next request loads it");
         // On this thread: the room must be there before it is given to another.
         self.drain(versions, EVICTION_PATIENCE).run();
