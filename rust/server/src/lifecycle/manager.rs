@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mlserve_core::clock::Clock;
 use mlserve_core::config::{ModelControlMode, ModelSettings, Settings};
-use mlserve_core::error::Error;
+use mlserve_core::error::{Error, Kind};
 use mlserve_core::version::Mailbox;
 use mlserve_ort::{LoadError, Runtime};
 
@@ -130,7 +130,10 @@ impl Manager {
     }
 
     fn load_by_order(&mut self, name: &str, overrides: &Overrides) -> Result<(), Error> {
-        let failed = |reason: &str| Error::internal(format!("failed to load '{name}', {reason}"));
+        // What the request brought itself is the caller's to mend.
+        let is_brought = overrides.config.is_some() || !overrides.files.is_empty();
+        let kind = if is_brought { Kind::InvalidArgument } else { Kind::Internal };
+        let failed = |reason: &str| Error::new(kind, format!("failed to load '{name}', {reason}"));
         let (source, uploaded) = if overrides.files.is_empty() {
             (repository::source(self.settings(), name)?, None)
         } else {
