@@ -16,7 +16,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from figures import batching, cpu, latency, machine, memory, shared_memory, slow_reader, start
+from figures import (
+    batching,
+    cpu,
+    latency,
+    machine,
+    many_models,
+    memory,
+    reload,
+    shared_memory,
+    slow_reader,
+    start,
+)
 from figures.report import Report
 from figures.setup import ROOT, BenchmarkError, Setup, find_ort_library
 
@@ -28,6 +39,8 @@ SCENARIOS: dict[str, Callable[[Setup], Report]] = {
     "slow_reader": slow_reader.measure,
     "batching": batching.measure,
     "shared_memory": shared_memory.measure,
+    "reload": reload.measure,
+    "many_models": many_models.measure,
 }
 
 

@@ -111,7 +111,7 @@ def test_only_valid_requests_fail(server: ServerProcess, graph_folder: Path) -> 
     assert grpc_call(server.grpc, invalid.message()).code == "invalid_argument"
     (found,) = over_http(server, "slow")
     assert found["inference_stats"]["fail"]["count"] == 0
-    turns = slow_model.turns_for(graph_folder / "slow" / "1" / "model.onnx", 0.3)
+    turns = slow_model.turns_for(graph_folder / "slow" / "1" / "model.onnx", 0.8)
     with slow_model.busy(server, turns):
         late = grpc_call(server.grpc, slow_model.inference(1, timeout=2_000).message())
         assert late.code == "queue_timeout"

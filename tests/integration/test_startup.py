@@ -37,13 +37,13 @@ class Starting:
     ready_file: Path
 
     def metrics(self) -> str:
-        """The address that answers probes; found among the sockets that the process listens on."""
+        """The address that answers metrics and probes; found among the sockets that the process listens on."""
         descriptors = Path(f"/proc/{self.process.pid}/fd")
         links = [str(entry.readlink()) for entry in descriptors.iterdir() if entry.is_symlink()]
         sockets = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         ports = [int(row[1].split(":")[1], 16) for row in rows if row[3] == LISTENS and row[9] in sockets]
-        (found,) = [port for port in ports if ask(f"127.0.0.1:{port}", "GET", "/livez").status == 200]
+        (found,) = [port for port in ports if ask(f"127.0.0.1:{port}", "GET", "/metrics").status == 200]
         return f"127.0.0.1:{found}"
 
 

@@ -29,6 +29,6 @@ mod weights;
 pub use error::{LoadError, LoadErrorKind};
 pub use fingerprint::Fingerprint;
 pub use load::{GraphFacts, LoadOptions, LoadTimes, LoadedModel, load, load_watched};
-pub use memory::release_memory;
+pub use memory::{release_memory, share_heaps};
 pub use runtime::{MINIMUM_VERSION, Runtime, RuntimeOptions};
 pub use settings::{Execution, Optimization, SessionSettings};

@@ -1,7 +1,7 @@
 //! Triton's generate extension: inputs and parameters as the members of one object, outputs likewise.
 //!
 //! Source: `ConvertGenerateRequest` and `ExactMappingInput` of Triton's `http_server.cc`. We differ in that lists may be
-//! nested as the input is.
+//! nested as the input is, and an input may be called `id` or `parameters`.
 
 use mlserve_core::error::{Error, Result, quoted};
 use mlserve_core::model::TensorSpec;
@@ -28,14 +28,16 @@ pub(super) fn read(mut cursor: Cursor<'_>, reader: &mut Reader<'_>, form: Form) 
         cursor.skip()?;
         return Err(cursor.broken("the request must be an object"));
     }
+    let spec = reader.spec;
+    let is_input = |key: &str| spec.input(key).is_some();
     cursor.object(|cursor, key| match &*key {
-        "id" => {
+        "id" if !is_input("id") => {
             once(!has_id, &key)?;
             has_id = true;
             request.id = id(cursor)?;
             Ok(())
         }
-        "parameters" => {
+        "parameters" if !is_input("parameters") => {
             once(!has_parameters, &key)?;
             has_parameters = true;
             let token = cursor.token()?;

@@ -123,6 +123,13 @@ fn the_file_is_whole_after_each_write_and_begins_with_the_first_trace() {
 }
 
 #[test]
+fn a_file_without_traces_is_an_empty_array() {
+    let folder = Folder::new("empty");
+    let (_tracing, _clock) = started(&folder);
+    assert_eq!(members(&folder.file()), [Value::Null; 0]);
+}
+
+#[test]
 fn a_new_file_begins_after_so_many_traces() {
     let folder = Folder::new("parts");
     let (tracing, clock) = started(&folder);

@@ -10,7 +10,7 @@ use std::io::{Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use mlserve_core::clock::{Clock, Epoch};
@@ -24,6 +24,8 @@ const WAITING_TRACES: usize = 2_048;
 const WRITTEN_AT_ONCE: usize = 256;
 /// How long the end of the server waits for a slow disk.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it looks within that time for room to say so.
+const FLUSH_TRIES: u32 = 1_000;
 /// What stands after the last trace of a file.
 const END: &str = "\n]\n";
 
@@ -47,7 +49,12 @@ impl TraceWriter {
     ///
     /// **Errors:** the file cannot be written; the thread could not be started.
     pub(super) fn start(path: &Path, clock: &Clock) -> std::io::Result<Self> {
-        OpenOptions::new().create(true).append(true).open(path)?;
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        let found = file.metadata()?;
+        if found.is_file() && found.len() == 0 {
+            // Whole from the start.
+            file.write_all(b"[\n]\n")?;
+        }
         let (messages, receiver) = sync_channel(WAITING_TRACES);
         let mut files =
             Files { path: path.to_owned(), epoch: clock.epoch(), whole: None, parts: HashMap::new(), next_part: 0 };
@@ -64,9 +71,18 @@ impl TraceWriter {
     /// Waits until what was given so far is written, for a moment at most.
     pub(super) fn flush(&self) {
         let (done, wait) = sync_channel(1);
-        if self.messages.try_send(Message::Flush(done)).is_ok() {
-            // Also when the time is over, or the thread has ended, there is nothing more to do.
-            let _ = wait.recv_timeout(FLUSH_TIMEOUT);
+        let mut message = Message::Flush(done);
+        for _ in 0..FLUSH_TRIES {
+            match self.messages.try_send(message) {
+                Ok(()) => {
+                    // Also when the time is over, or the thread has ended, there is nothing more to do.
+                    let _ = wait.recv_timeout(FLUSH_TIMEOUT);
+                    return;
+                }
+                Err(TrySendError::Disconnected(_)) => return,
+                Err(TrySendError::Full(refused)) => message = refused,
+            }
+            std::thread::sleep(FLUSH_TIMEOUT / FLUSH_TRIES);
         }
     }
 }

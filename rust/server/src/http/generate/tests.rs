@@ -41,6 +41,18 @@ fn the_innermost_open_dimension_takes_what_is_left() {
 }
 
 #[test]
+fn an_input_may_be_called_as_a_member_is() {
+    let spec = model(vec![tensor("id", DataType::Uint8, &[-1]), tensor("parameters", DataType::Uint8, &[-1])]);
+    let json = r#"{"id":[7,8],"parameters":9}"#;
+    let asked = read(&spec, json, |cursor, reader| super::read(cursor, reader, Form::Generated)).expect("inputs");
+    assert_eq!(
+        held(&asked.request.inputs),
+        [("id".to_owned(), vec![2], vec![7, 8]), ("parameters".to_owned(), vec![1], vec![9])]
+    );
+    assert!(asked.request.id.is_empty());
+}
+
+#[test]
 fn what_is_no_input_must_be_a_parameter() {
     let spec = model(vec![tensor("x", DataType::Fp32, &[-1, 1])]);
     let fault = |json: &str| {

@@ -117,7 +117,9 @@ fn generate(spec: &ModelSpec, version: Option<u64>) -> Operation {
         json!({ "anyOf": [element, { "type": "array", "items": { "anyOf": [element, { "type": "array" }] } }] })
     };
     let mut body = schema::by_name(&spec.inputs, value);
-    body["properties"]["parameters"] = json!({ "type": "object" });
+    if spec.input("parameters").is_none() {
+        body["properties"]["parameters"] = json!({ "type": "object" });
+    }
     let mut answer = schema::by_name(&spec.outputs, value);
     answer["properties"]["model_name"] = json!({ "type": "string" });
     answer["properties"]["model_version"] = json!({ "type": "string" });
