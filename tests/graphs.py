@@ -244,7 +244,7 @@ def times(factor: float, ballast: int = 0) -> bytes:
         node("ReduceMax", ["weights"], ["factor"], keepdims=0),
         node("Mul", ["x", "factor"], ["y"]),
     ]
-    shape = ["rows", 2]
+    shape: Shape = ["rows", 2]
     return model(nodes, [value("x", "FP32", shape)], [value("y", "FP32", shape)], [constant("weights", weights)])
 
 

@@ -113,7 +113,7 @@ class UnavailableError(MlserveError):
     http_status = 503
     grpc_code = 14
     fault = "server"
-    retry = "yes"
+    retry: ClassVar[Retry] = "yes"
 
 
 class QueueFullError(UnavailableError):
