@@ -137,8 +137,8 @@ fn find_library(settings: &mut Settings, found: Option<&Path>) {
 fn serve(matches: &ArgMatches, ort_library: Option<&Path>) -> Result<(), String> {
     let settings = merged(matches, ort_library)?;
     let ready_file = settings.server.ready_file.clone();
-    // One for each loop, and one for all other threads.
-    mlserve_ort::share_heaps(settings.server.event_loops.max(resources::cores()) + 1);
+    // The main thread's, one for each loop, and one for all other threads.
+    mlserve_ort::share_heaps(settings.server.event_loops.max(resources::cores()) + 2);
     let signals = Signals::catch().map_err(|error| format!("signals cannot be caught: {error}"))?;
     let server = Server::start(settings)?;
     std::thread::scope(|scope| {
