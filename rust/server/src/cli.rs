@@ -138,8 +138,8 @@ fn find_library(settings: &mut Settings, found: Option<&Path>) {
 
 fn serve(settings: Settings) -> Result<(), String> {
     let ready_file = settings.server.ready_file.clone();
-    // One for each loop, and one for all other threads.
-    mlserve_ort::share_heaps(settings.server.event_loops.max(resources::cores()) + 1);
+    // The main thread's, one for each loop, and one for all other threads.
+    mlserve_ort::share_heaps(settings.server.event_loops.max(resources::cores()) + 2);
     let signals = Signals::catch().map_err(|error| format!("signals cannot be caught: {error}"))?;
     let server = Server::start(settings)?;
     std::thread::scope(|scope| {
