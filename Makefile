@@ -29,10 +29,10 @@ PYTHON_SOURCES := pyproject.toml $(shell find python -type f \( -name '*.py' -o 
 # The wheel's library, which Rust tests load.
 ORT_LIBRARY = $$(PYTHONPATH=python $(BIN)/python -m mlserve.serving.runtime)
 
-.PHONY: help serve test loom check bench protos models reference deny clean
+.PHONY: help serve test loom check bench kserve perf-analyzer protos models reference deny clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 serve: $(STAMPS)/release ## Build the release, serve the example models, send one request
 	@HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) bash examples/serve.sh $(BIN)/mlserve
@@ -61,6 +61,12 @@ bench: $(STAMPS)/release $(STAMPS)/tools ## Measure; prints tables, writes bench
 	$(if $(BENCH),,$(BIN)/python -m pytest benchmarks --benchmark-only --timeout 600 \
 		--benchmark-json benchmarks/results/client.json)
 
+kserve: $(STAMPS)/dev $(STAMPS)/kserve ## Try KServe's client against the server (downloads it)
+	$(BIN)/python -m pytest tests/conformance/foreign/kserve_client.py
+
+perf-analyzer: $(STAMPS)/dev $(STAMPS)/perf-analyzer ## Run Triton's perf_analyzer against the server (downloads it)
+	$(BIN)/python -m pytest tests/conformance/foreign/perf_analyzer.py
+
 protos: $(STAMPS)/tools ## Write the protocol's Python modules from protos/
 	$(BIN)/python protos/generate.py
 
@@ -76,7 +82,7 @@ deny: ## Check licences, sources and layers of all dependencies (installs cargo-
 	cargo deny check bans licenses sources
 
 clean: ## Remove everything that was built
-	rm -rf $(VENV) $(VENV)-training dist target python/mlserve/_core*.so .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-* dist target python/mlserve/_core*.so .pytest_cache .mypy_cache .ruff_cache
 
 # ---- steps ------------------------------------------------------------------------------------------------------
 
@@ -116,4 +122,19 @@ $(STAMPS)/training: pyproject.toml | $(STAMPS)/venv
 	$(PYTHON) -m venv $(VENV)-training
 	$(VENV)-training/bin/pip install --quiet --upgrade pip
 	$(VENV)-training/bin/pip install --quiet --group examples
+	touch $@
+
+# KServe's package pulls in what no other test needs, and its messages clash with tritonclient's.
+$(STAMPS)/kserve: | $(STAMPS)/venv
+	$(PYTHON) -m venv $(VENV)-kserve
+	$(VENV)-kserve/bin/pip install --quiet kserve==0.21.0
+	touch $@
+
+# The last wheel with the binary. It is linked to CUDA's runtime, which lies in a wheel, and to libb64, which does not:
+# Debian's package is unpacked unless the library is installed. Where neither works, the tests say so and are skipped.
+$(STAMPS)/perf-analyzer: | $(STAMPS)/venv
+	$(PYTHON) -m venv $(VENV)-perf-analyzer
+	$(VENV)-perf-analyzer/bin/pip install --quiet --no-deps tritonclient==2.50.0 nvidia-cuda-runtime-cu12==12.9.79
+	ldconfig -p | grep -q libb64.so.0d || (cd $(VENV)-perf-analyzer && apt-get download -q libb64-0d \
+		&& dpkg-deb --extract libb64-0d_*.deb libb64) || true
 	touch $@
