@@ -123,10 +123,10 @@ impl Models {
                 return Ok(Arc::clone(version));
             }
             self.wanted(name, number);
-            let changed = changes.changed();
+            let next = changes.changed();
             let in_time = match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline.into(), changed).await.is_ok(),
-                None => changed.await.is_ok(),
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), next).await.is_ok(),
+                None => next.await.is_ok(),
             };
             if !in_time {
                 let text = format!("the deadline passed before model '{name}' was loaded");

@@ -69,5 +69,5 @@ fn models_are_ready(plan: &Plan, strict: bool) -> bool {
         answers |= matches!(state, State::Ready | State::Evicted);
         failed |= matches!(state, State::Failed(_));
     }
-    (answers || !failed) && !(strict && failed)
+    !failed || (answers && !strict)
 }

@@ -60,12 +60,12 @@ pub(super) enum Unary {
     HealthCheck,
 }
 
-/// A unary RPC whose answer takes time.
+/// A unary RPC of the model repository, whose answer takes time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slow {
-    RepositoryIndex,
-    RepositoryModelLoad,
-    RepositoryModelUnload,
+    Index,
+    Load,
+    Unload,
 }
 
 /// The model that `rpc` asks about, if that is loaded on demand and has to be waited for.
@@ -113,9 +113,9 @@ pub(super) async fn answer_slow(context: &LoopContext, rpc: Slow, request: &Piec
     let process = context.process();
     let limit = process.settings.limits.max_body_bytes;
     Ok(match rpc {
-        Slow::RepositoryIndex => message(&repository::index(process, parsed(request)?).await?),
-        Slow::RepositoryModelLoad => message(&repository::load(process, parsed_within(request, limit)?).await?),
-        Slow::RepositoryModelUnload => message(&repository::unload(process, parsed(request)?).await?),
+        Slow::Index => message(&repository::index(process, parsed(request)?).await?),
+        Slow::Load => message(&repository::load(process, parsed_within(request, limit)?).await?),
+        Slow::Unload => message(&repository::unload(process, parsed(request)?).await?),
     })
 }
 

@@ -189,7 +189,7 @@ impl Manager {
         let settings = settings::of_model(self.settings(), &source.name, config.as_deref())?;
         let file = config.as_ref().map(|config| config.model_file_name());
         let versions = repository::versions(&source, &settings, file)?;
-        Ok(Offer { print, source, config, settings, versions })
+        Ok(Offer { source, config, settings, print, versions })
     }
 
     fn is_pinned(&self, name: &str) -> bool {
