@@ -20,6 +20,8 @@ const ROOM: u32 = 500;
 pub enum Lane {
     /// On the loop, at the end of the turn; it is expected to take this long.
     Inline(Duration),
+    /// On the loop, at the end of the next turn: this one is spent, and waking an instance would cost more than the run.
+    NextTurn,
     /// On an instance.
     Pool,
 }
@@ -49,7 +51,8 @@ impl Occupancy {
 /// Chooses the lane for `rows` rows of `row_bytes` bytes, after `spent` of the turn went to other batches.
 ///
 /// Inline only while the model's times are known and calm and the turn's sum stays below [`INLINE_BOUND`], nothing is
-/// queued that must come first, and no setting asks for what only the queue can do.
+/// queued that must come first, and no setting asks for what only the queue can do. Traffic that is spread over many small
+/// models exceeds the sum with runs of which none is worth an instance; those go on after another look at the sockets.
 pub fn choose(version: &Version, rows: usize, row_bytes: usize, spent: Duration, give_away: bool) -> Lane {
     let settings = &version.settings;
     if !settings.inline || settings.max_delay_us > 0 || settings.priority_levels > 1 || version.pool.waiting() > 0 {
@@ -60,8 +63,12 @@ pub fn choose(version: &Version, rows: usize, row_bytes: usize, spent: Duration,
     let Some(estimate) = version.times.predict(rows.min(max_rows), row_bytes) else { return Lane::Pool };
     let runs = full_runs as u32 + u32::from(rest > 0 || full_runs == 0);
     let expected = estimate.mean * runs;
-    if !estimate.is_calm() || estimate.upper() * runs + spent > INLINE_BOUND {
+    if !estimate.is_calm() {
         return Lane::Pool;
+    }
+    if estimate.upper() * runs + spent > INLINE_BOUND {
+        let is_cheap = !spent.is_zero() && expected < WORTH_GIVING_AWAY;
+        return if is_cheap { Lane::NextTurn } else { Lane::Pool };
     }
     if give_away && expected >= WORTH_GIVING_AWAY {
         return Lane::Pool;

@@ -148,11 +148,13 @@ impl Pipeline {
         self.turn.look(self.shared.clock.now(), is_full)
     }
 
-    /// Ends the turn: every version's requests run inline or go to its pool.
+    /// Ends the turn: every version's requests run inline or go to its pool. What is left for the next turn counts as
+    /// having arrived in it.
     pub fn flush(&mut self) {
         let give_away = self.shared.occupancy.should_give_away(self.home);
         let mut spent = Duration::ZERO;
         let mut groups = std::mem::take(&mut self.groups);
+        let mut left = Vec::new();
         for group in groups.drain(..) {
             let row_bytes = group.bytes / group.rows.max(1);
             match lane::choose(&group.version, group.rows, row_bytes, spent, give_away) {
@@ -160,10 +162,16 @@ impl Pipeline {
                     spent += expected;
                     self.run_inline(&group.version, group.entries);
                 }
+                Lane::NextTurn => left.push(group),
                 Lane::Pool => self.hand_over(group.version, group.entries),
             }
         }
-        self.groups = groups;
+        if left.is_empty() {
+            self.groups = groups;
+        } else {
+            self.groups = left;
+            self.turn.arrived(self.shared.clock.now());
+        }
     }
 
     /// Brings home what an instance has finished.

@@ -176,13 +176,9 @@ impl LoopContext {
                 match decision {
                     // Yields to every ready task and to one look at the sockets.
                     Decision::LookAgain => tokio::task::yield_now().await,
-                    Decision::Flush => {
-                        self.0.pipeline.borrow_mut().flush();
-                        self.watch_expiry();
-                        break;
-                    }
+                    // What was left for the next turn is seen by the next look.
+                    Decision::Flush => self.0.pipeline.borrow_mut().flush(),
                     Decision::Rest => {
-                        // Nothing runs, but something may wait for a version to be loaded.
                         self.watch_expiry();
                         break;
                     }

@@ -190,32 +190,8 @@ impl Bench {
         let backend = Arc::new(Doubler::default());
         let mailbox = Arc::new(Deliveries::default());
         let traces = Arc::new(Traces::default());
-        let tensor = |name: &str| TensorSpec {
-            name: name.to_owned(),
-            datatype: DataType::Fp32,
-            shape: [-1, -1].as_slice().into(),
-            labels: None,
-        };
-        let spec = ModelSpec {
-            name: "m".into(),
-            version: 1,
-            platform: "scripted",
-            inputs: vec![tensor("x")],
-            outputs: vec![tensor("y")],
-            batching,
-        };
-        let instances = settings.instances.max(1);
         let warmup = vec![(1, 4, Duration::from_micros(2)), (64, 4, Duration::from_micros(4))];
-        let new = NewVersion {
-            spec,
-            settings,
-            backend: backend.clone(),
-            instances,
-            warmup,
-            model_bytes: 0,
-            load_duration: Duration::ZERO,
-            earlier: None,
-        };
+        let new = new_version(backend.clone(), settings, batching, warmup);
         let mailboxes: Arc<[Arc<dyn Mailbox>]> = Arc::new([mailbox.clone() as Arc<dyn Mailbox>]);
         let version = Version::new(new, mailboxes, Clock::Manual(clock.clone()));
         let slot = Slot::serving(version.clone());
@@ -233,6 +209,11 @@ impl Bench {
         });
         let pipeline = Pipeline::new(0, shared.clone());
         Self { clock, backend, mailbox, pipeline, version, shared, demand, traces }
+    }
+
+    /// Another version like the bench's own, with these times.
+    pub fn new_version(&self, warmup: Vec<(usize, usize, Duration)>) -> NewVersion {
+        new_version(self.backend.clone(), self.version.settings.clone(), self.version.spec.batching.clone(), warmup)
     }
 
     /// A second loop in front of the same version and mailbox.
@@ -339,6 +320,40 @@ impl Bench {
             self.receive();
             done()
         });
+    }
+}
+
+/// Input `x` and output `y` of shape [-1, width].
+fn new_version(
+    backend: Arc<Doubler>,
+    settings: ModelSettings,
+    batching: Batching,
+    warmup: Vec<(usize, usize, Duration)>,
+) -> NewVersion {
+    let tensor = |name: &str| TensorSpec {
+        name: name.to_owned(),
+        datatype: DataType::Fp32,
+        shape: [-1, -1].as_slice().into(),
+        labels: None,
+    };
+    let spec = ModelSpec {
+        name: "m".into(),
+        version: 1,
+        platform: "scripted",
+        inputs: vec![tensor("x")],
+        outputs: vec![tensor("y")],
+        batching,
+    };
+    let instances = settings.instances.max(1);
+    NewVersion {
+        spec,
+        settings,
+        backend,
+        instances,
+        warmup,
+        model_bytes: 0,
+        load_duration: Duration::ZERO,
+        earlier: None,
     }
 }
 
