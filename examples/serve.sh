@@ -40,6 +40,8 @@ Or from Python:
   from mlserve import Client
   Client("$(address grpc)").infer("digits", [[0.0] * 64])["label"]
 
+In a browser: http://$(address http)/docs lists the models and sends requests.
+
 Ctrl-C stops the server.
 TEXT
 

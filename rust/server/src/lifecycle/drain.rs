@@ -7,6 +7,8 @@ use std::time::Duration;
 use mlserve_core::clock::Clock;
 use mlserve_core::version::Version;
 
+use crate::resources;
+
 /// How often the last request is looked for.
 const POLL: Duration = Duration::from_millis(1);
 
@@ -25,6 +27,8 @@ impl Drain {
     /// Drains on a thread of its own and calls `then`. The thread ends by itself; joining it is waiting for the drain.
     pub(super) fn start(self, then: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("drain".to_owned()).spawn(move || {
+            // Unmapping much memory takes milliseconds, which belong to those who are served.
+            resources::lower_priority();
             self.run();
             then();
         })
