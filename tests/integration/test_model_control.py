@@ -12,9 +12,10 @@ import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 
-from tests import graphs, repositories
+from tests import graphs, repositories, slow_model
 from tests.conftest import eventually
 from tests.oracle import metric
+from tests.raw_http2 import grpc_call
 from tests.repositories import answer, index, infer, load, post, put, unload
 
 if TYPE_CHECKING:
@@ -127,6 +128,24 @@ def test_files_and_configuration_may_come_with_the_load(server: ServerProcess) -
     assert answer(server, "sent") == (12, "4")
     grpc.unload_model("sent")
     assert infer(server, "sent").status == 404
+
+
+def test_unloading_a_busy_model_answers_what_is_in_flight(start_server: StartServer, folder: Path) -> None:
+    path = graphs.write(folder, "slow", graphs.slow())
+    server = start_server(folder, *EXPLICIT, "--load-models", "slow,a", *slow_model.FLAGS)
+    unloaded: list[int] = []
+    unloading = threading.Thread(target=lambda: unloaded.append(unload(server, "slow").status))
+    with slow_model.busy(server, slow_model.turns_for(path, 1.0), waiting=2):
+        unloading.start()
+        eventually(lambda: index(server)["slow", "1"][0] == "UNLOADING", limit_s=5, what="the model to drain")
+        refused = grpc_call(server.grpc, slow_model.inference(1).message())
+        assert (refused.grpc_status, "it is draining" in refused.grpc_text) == (14, True), "new requests are refused"
+        assert answer(server, "a") == (2, "1"), "other callers notice nothing"
+        assert unloaded == [], "it is not unloaded while requests are in flight"
+    # Leaving the block has found all three answered.
+    unloading.join()
+    assert unloaded == [200]
+    assert index(server)["slow", "1"] == ("UNAVAILABLE", "unloaded")
 
 
 def test_many_may_ask_at_once(server: ServerProcess) -> None:

@@ -129,8 +129,7 @@ impl Pipeline {
     /// a version alive.
     pub fn plan_changed(&mut self) {
         self.plan.load();
-        let home = self.home;
-        self.waiting_in.retain(|version| version.pool.holds(home));
+        self.let_go();
         let now = self.shared.clock.now();
         for Parked { request, place } in self.park.take() {
             self.go_on(request, place, now);
@@ -178,6 +177,9 @@ impl Pipeline {
     pub fn receive(&mut self, delivery: Delivery) {
         self.outcomes.extend(delivery.outcomes);
         self.deliver(&delivery.version);
+        if delivery.version.pool.is_closed() {
+            self.let_go();
+        }
     }
 
     /// When [`Pipeline::expire`] is next worth calling.
@@ -217,6 +219,12 @@ impl Pipeline {
             Err(Stopped::Refused(error, reply)) => reply.send(Err(error)),
             Err(Stopped::Waits(place)) => self.park(Parked { request, place }),
         }
+    }
+
+    /// Gives up the versions in whose queues nothing of this loop waits any more.
+    fn let_go(&mut self) {
+        let home = self.home;
+        self.waiting_in.retain(|version| version.pool.holds(home));
     }
 
     fn park(&mut self, parked: Parked) {

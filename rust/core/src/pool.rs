@@ -5,7 +5,7 @@
 //! Instances are threads that start when there is work for them and end after a while without.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::entry::{Entry, Outcome};
@@ -23,6 +23,7 @@ pub struct Pool {
     state: Mutex<State>,
     wake: Condvar,
     waiting: AtomicUsize,
+    is_closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -46,7 +47,12 @@ impl Pool {
     /// A pool of at most `instances` instances over an empty `queue`.
     pub fn new(queue: Queue, instances: usize) -> Self {
         let state = State { queue, idle: 0, stopped: (0..instances.max(1)).rev().collect(), is_closed: false };
-        Self { state: Mutex::new(state), wake: Condvar::new(), waiting: AtomicUsize::new(0) }
+        Self {
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            waiting: AtomicUsize::new(0),
+            is_closed: AtomicBool::new(false),
+        }
     }
 
     /// Entries that wait for an instance.
@@ -58,6 +64,11 @@ impl Pool {
     pub fn has_idle(&self) -> bool {
         let state = lock(&self.state);
         state.queue.is_empty() && (state.idle > 0 || !state.stopped.is_empty())
+    }
+
+    /// Whether it has been closed: its version is on its way out.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
     }
 
     /// Whether entries of loop `home` wait here.
@@ -86,6 +97,7 @@ impl Pool {
     /// Lets the instances finish what is queued and end, instead of lingering. What a loop hands over later, because it
     /// chose this version before the plan changed, is served all the same.
     pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
         lock(&self.state).is_closed = true;
         self.wake.notify_all();
     }

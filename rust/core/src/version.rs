@@ -121,6 +121,13 @@ impl Version {
         })
     }
 
+    /// It has left the plan: its instances end when its queue is empty, and its loops let go of it.
+    pub fn close(&self) {
+        self.pool.close();
+        // A loop that looked before the pool was closed, and was served since, looks once more.
+        self.mailboxes.iter().for_each(|mailbox| mailbox.plan_changed());
+    }
+
     /// Rows of one run at most.
     pub fn max_rows(&self) -> usize {
         self.settings.max_batch_rows

@@ -91,6 +91,23 @@ fn what_chose_a_version_before_it_was_closed_is_still_answered() {
 }
 
 #[test]
+fn nothing_keeps_a_version_alive_once_its_queue_has_been_served() {
+    let mut bench = Bench::pooled(ModelSettings { instances: 1, max_batch_rows: 1, ..ModelSettings::default() });
+    bench.backend.hold(true);
+    let callers = [bench.send(&[&[1.0]]), bench.send(&[&[2.0]])];
+    bench.flush();
+    support::eventually(|| bench.version.pool.waiting() == 1);
+    bench.set_slot(Slot::not_serving(State::Draining));
+    bench.version.pool.close();
+    bench.backend.hold(false);
+    bench.receive_until(|| callers.iter().all(support::Caller::is_answered));
+    support::eventually(|| {
+        bench.receive();
+        Arc::strong_count(&bench.version) == 1
+    });
+}
+
+#[test]
 fn nothing_keeps_a_version_alive_once_it_is_out_of_the_plan_and_idle() {
     let mut bench = Bench::pooled(ModelSettings { instances: 1, ..ModelSettings::default() });
     let caller = bench.send(&[&[1.0]]);

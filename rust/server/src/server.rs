@@ -329,7 +329,7 @@ fn close_versions(process: &Process) {
     process.models.end();
     let versions = process.models.take_all();
     for version in &versions {
-        version.pool.close();
+        version.close();
     }
     let deadline = process.clock.now() + INSTANCES_END;
     for version in versions {

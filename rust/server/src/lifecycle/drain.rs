@@ -38,7 +38,7 @@ impl Drain {
     pub(super) fn run(self) {
         let deadline = self.clock.now() + self.patience;
         for version in &self.versions {
-            version.pool.close();
+            version.close();
         }
         for version in self.versions {
             // Requests on their way, instances that run, and loops that still have the old plan hold one reference each.
