@@ -20,7 +20,7 @@ const MODE: &str = "triton";
 /// **Errors:** an unknown model; a setting that there is not, or a value that is not allowed.
 pub(crate) fn settings(process: &Process, request: &TraceSettingRequest) -> Result<TraceSettingResponse> {
     let model = &request.model_name;
-    if !model.is_empty() && process.plan.load().find(model, None).is_err() {
+    if !model.is_empty() && process.plan.load().look_up(model, None).is_err() {
         return Err(Error::invalid(format!("Request for unknown model : {}", quoted(model))));
     }
     if !request.settings.is_empty() {

@@ -112,7 +112,7 @@ pub(super) fn models(process: &Process) -> HttpResponse {
 /// **Errors:** not found; not ready.
 pub(super) fn model(process: &Process, target: &Target) -> Result<HttpResponse> {
     let plan = process.plan.load();
-    plan.find(&target.model, target.version)?;
+    plan.look_up(&target.model, target.version)?;
     if !process.status.is_model_ready(&plan, &target.model, target.version) {
         return Err(Error::new(Kind::NotReady, format!("Model with name {} is not ready.", quoted(&target.model))));
     }

@@ -222,6 +222,7 @@ fn model_at(entry: &Path, root: &Path) -> Result<Option<Source>, String> {
         return Ok(None);
     }
     within(entry, root)?;
+    refuse_odd_versions(entry)?;
     let name = if entry.is_dir() && (has_versions(entry) || entry.join("config.pbtxt").exists()) {
         file.as_str()
     } else if let Some(stem) = file.strip_suffix(".onnx").filter(|_| entry.is_file()) {
@@ -231,6 +232,17 @@ fn model_at(entry: &Path, root: &Path) -> Result<Option<Source>, String> {
     };
     check_name(name)?;
     Ok(Some(Source { name: name.to_owned(), path: entry.to_owned(), root: root.to_owned() }))
+}
+
+/// Refuses a folder whose only models lie in folders that are no versions, which would otherwise just not be there.
+fn refuse_odd_versions(folder: &Path) -> Result<(), String> {
+    if !folder.is_dir() || has_versions(folder) {
+        return Ok(());
+    }
+    let odd = entries(folder)?.into_iter().find(|entry| entry.join(MODEL_FILE).is_file());
+    odd.map_or(Ok(()), |odd| {
+        Err(format!("{} is no version: allowed are folders named 1, 2, 3, … without leading zeros", odd.display()))
+    })
 }
 
 fn folder_name(file: &Path) -> Option<String> {
@@ -365,6 +377,17 @@ mod tests {
         assert_eq!(listing.models.keys().collect::<Vec<_>>(), ["a"]);
         assert!(listing.problems[0].contains("'-x' is no name"), "{:?}", listing.problems);
         assert!(find(&folder.settings()).is_err(), "a start that serves all there is stops");
+    }
+
+    #[test]
+    fn a_folder_that_is_no_version_is_named() {
+        for odd in ["v1", "01", "0", "-1", "latest"] {
+            let folder = Folder::new(&format!("odd-{odd}"), &[&format!("a/{odd}/model.onnx"), "b/1/model.onnx"]);
+            let error = find(&folder.settings()).expect_err(odd);
+            assert!(error.contains(&format!("/{odd} is no version: allowed are")), "{error}");
+        }
+        let folder = Folder::new("odd-beside", &["a/1/model.onnx", "a/old/model.onnx"]);
+        assert_eq!(find(&folder.settings()).expect("found"), pairs(&[("a", 1)]), "beside versions it is left alone");
     }
 
     #[test]
