@@ -88,6 +88,17 @@ def test_a_bad_entry_does_not_stop_the_others(server: ServerProcess, folder: Pat
     assert "'-bad-name' is no name for a model" in log
 
 
+def test_what_cannot_be_served_any_more_serves_on(server: ServerProcess, folder: Path, tmp_path: Path) -> None:
+    elsewhere = put(tmp_path / "elsewhere", "a", 2, 9)
+    file = folder / "a" / "1" / "model.onnx"
+    file.unlink()
+    file.symlink_to(elsewhere)
+    eventually(lambda: "leads outside" in server.log.read_text(), limit_s=LIMIT_S, what="the link to be told")
+    put(folder, "b", 1, 3)
+    eventually(lambda: infer(server, "b").status == 200, limit_s=LIMIT_S, what="two more looks")
+    assert answer(server, "a") == (2, "1")
+
+
 def test_an_unreadable_repository_changes_nothing(server: ServerProcess, folder: Path) -> None:
     moved = folder.rename(folder.with_name("moved"))
     eventually(lambda: "cannot be served" in server.log.read_text(), limit_s=LIMIT_S, what="it to be told")

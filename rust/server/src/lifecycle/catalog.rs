@@ -155,6 +155,11 @@ impl Model {
         self.versions.values().any(|entry| entry.slot.state == State::Evicted)
     }
 
+    /// Whether all of it is unloaded.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.versions.values().all(|entry| entry.slot.state == State::Gone)
+    }
+
     /// What serves now.
     pub(crate) fn serving(&self) -> impl Iterator<Item = (u64, &Arc<Version>)> {
         self.versions.iter().filter_map(|(&number, entry)| Some((number, entry.slot.version.as_ref()?)))

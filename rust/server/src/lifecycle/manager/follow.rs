@@ -50,7 +50,9 @@ impl Manager {
         }
         let gone = self.models.look(|catalog| {
             let missing = catalog.iter().filter(|(name, _)| !listing.models.contains_key(*name));
-            missing.map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+            // What is there but cannot be served any more is a problem, told below, and no reason to stop.
+            let gone = missing.filter(|(_, model)| !model.source.path.exists());
+            gone.map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
         });
         for name in gone {
             self.follow_removal(&name);
@@ -91,7 +93,12 @@ impl Manager {
         let models = self.models.clone();
         let forgotten = name.to_owned();
         self.unload(name, move || {
-            models.change(|catalog| catalog.remove(&forgotten));
+            // It may have come back while it was drained.
+            models.change(|catalog| {
+                if catalog.get(&forgotten).is_some_and(Model::is_gone) {
+                    catalog.remove(&forgotten);
+                }
+            });
         });
     }
 
