@@ -82,6 +82,7 @@ def test_a_setting_of_ones_own_wins(start_server: StartServer, folder: Path) -> 
         ('default_model_filename: "../../plain/1/model.onnx"', "default_model_filename"),
         ('default_model_filename: "other.onnx"', "other.onnx"),
         ("version_policy: { specific { versions: [ 9 ] } }", "9"),
+        ('version_policy: { specific { versions: [ 1 ] } } input [ { name: "z" dims: [ 2 ] } ]', "'z'"),
     ],
 )
 def test_what_is_wrong_hurts_only_its_model(start_server: StartServer, folder: Path, text: str, reason: str) -> None:

@@ -40,7 +40,7 @@ impl Manager {
             reports.push(report);
         }
         let has_failed = reports.iter().any(|report| report.result.is_err());
-        let gone = if has_failed { Vec::new() } else { self.let_go_of_others(offer) };
+        let gone = self.let_go_of_others(offer, has_failed);
         let print = offer.print;
         self.models.change(|catalog| catalog.edit(name).map(|model| model.print = print));
         self.retire(name, replaced.into_iter().chain(gone).collect(), || ());

@@ -32,14 +32,14 @@ impl Manager {
         })
     }
 
-    /// Takes versions out that `offer` does not have any more.
-    pub(super) fn let_go_of_others(&self, offer: &Offer) -> Vec<Arc<Version>> {
+    /// Takes versions out that `offer` does not have any more; with `keeps_serving` not those that answer.
+    pub(super) fn let_go_of_others(&self, offer: &Offer, keeps_serving: bool) -> Vec<Arc<Version>> {
         let is_offered = |number: u64| offer.versions.iter().any(|found| found.version == number);
         self.models.change(|catalog| {
             let Some(model) = catalog.edit(&offer.source.name) else { return Vec::new() };
             let mut versions = Vec::new();
             model.versions.retain(|&number, entry| {
-                if is_offered(number) {
+                if is_offered(number) || (keeps_serving && entry.slot.version.is_some()) {
                     return true;
                 }
                 let Some(version) = entry.take_out(State::Draining) else { return false };
