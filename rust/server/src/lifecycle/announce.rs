@@ -39,7 +39,7 @@ pub(crate) fn announce(models: &Models, settings: &Settings) -> Result<(), Strin
     Ok(())
 }
 
-/// In explicit mode: the models of `server.load_models`.
+/// In explicit mode: the models of `server.load_models`, and those that are pinned.
 fn wanted_at_start(settings: &Settings) -> Result<BTreeMap<String, Source>, String> {
     let mut models = repository::list(settings)?.models;
     let wanted = settings.server.load_models.as_str();
@@ -48,13 +48,8 @@ fn wanted_at_start(settings: &Settings) -> Result<BTreeMap<String, Source>, Stri
         if let Some(missing) = names.iter().find(|name| !models.contains_key(**name)) {
             return Err(format!("server.load_models = \"{wanted}\": there is no model '{missing}' in the repository"));
         }
-        models.retain(|name, _| names.contains(&name.as_str()));
-    }
-    let pinned = settings.models.iter().filter(|(_, model)| model.pin).map(|(name, _)| name.as_str());
-    for name in pinned {
-        if let Ok(source) = repository::source(settings, name) {
-            models.entry(name.to_owned()).or_insert(source);
-        }
+        let is_pinned = |name: &str| settings.models.get(name).is_some_and(|model| model.pin);
+        models.retain(|name, _| names.contains(&name.as_str()) || is_pinned(name));
     }
     Ok(models)
 }

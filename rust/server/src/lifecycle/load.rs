@@ -57,9 +57,9 @@ impl Job<'_> {
     ///
     /// **Errors:** a text for whoever runs the server: what is wrong, and with which file.
     pub(super) fn run(&self, manager: &Manager, warming: &mut (dyn FnMut() + Send)) -> Result<Arc<Version>, String> {
-        // Made by the first load, before any thread's priority is lowered, so that the runtime's own threads have the normal one.
+        // Made before any thread's priority is lowered, so that the runtime's own threads have the normal one.
         let runtime = manager.runtime.as_ref().map_err(|error| error.text().to_owned())?;
-        let loaded = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let loading = std::thread::Builder::new().name("load".to_owned()).spawn_scoped(scope, || {
                 if self.in_background {
                     resources::lower_priority();
@@ -68,8 +68,7 @@ impl Job<'_> {
             });
             let loading = loading.map_err(|error| format!("no thread could be started for loading: {error}"))?;
             loading.join().unwrap_or_else(|_| Err("loading it panicked".to_owned()))
-        })?;
-        Ok(loaded)
+        })
     }
 
     fn load(
