@@ -72,6 +72,10 @@ pub struct ModelSpec {
     pub outputs: Vec<TensorSpec>,
     /// Whether rows may share a run.
     pub batching: Batching,
+    /// The operation by which the time or the size of a run follows the values of a request and not only their shapes
+    /// (a loop that ends by a value, a range up to one); `None` if there is none. What a run took tells nothing about
+    /// the next one of such a model.
+    pub time_follows_values: Option<String>,
 }
 
 impl ModelSpec {

@@ -17,7 +17,7 @@ use crate::candidate::Candidate;
 use crate::error::LoadError;
 use crate::fingerprint::Fingerprint;
 use crate::model::proto::Model;
-use crate::model::{check, file};
+use crate::model::{check, driven, file};
 use crate::runtime::Runtime;
 use crate::settings::SessionSettings;
 use crate::{proof, warmup, weights};
@@ -91,6 +91,8 @@ pub struct LoadedModel {
     pub outputs: Vec<TensorSpec>,
     /// Whether rows may share a run, and why not.
     pub batching: Batching,
+    /// The operation by which the time or the size of a run follows the values of a request, if there is one.
+    pub time_follows_values: Option<String>,
     /// Threads of one run.
     pub threads: usize,
     /// How many runs may happen at once.
@@ -182,6 +184,7 @@ fn read_and_load(
         outputs,
         backend: Arc::new(OrtBackend::new(warm.session)),
         batching: proven.batching,
+        time_follows_values: driven::time_follows_values(&model),
         threads: warm.threads,
         instances: warm.instances,
         warmup: warm.times,

@@ -3,6 +3,7 @@
 
 pub(crate) mod axis;
 pub(crate) mod check;
+pub(crate) mod driven;
 pub(crate) mod external;
 pub(crate) mod file;
 pub(crate) mod proto;

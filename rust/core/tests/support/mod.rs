@@ -343,6 +343,7 @@ fn new_version(
         inputs: vec![tensor("x")],
         outputs: vec![tensor("y")],
         batching,
+        time_follows_values: None,
     };
     let instances = settings.instances.max(1);
     NewVersion {

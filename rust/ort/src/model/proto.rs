@@ -35,8 +35,14 @@ pub(crate) struct Opset {
 pub(crate) struct Function {
     #[prost(string, tag = "1")]
     pub(crate) name: String,
+    #[prost(string, repeated, tag = "4")]
+    pub(crate) input: Vec<String>,
+    #[prost(string, repeated, tag = "5")]
+    pub(crate) output: Vec<String>,
     #[prost(message, repeated, tag = "7")]
     pub(crate) node: Vec<Node>,
+    #[prost(message, repeated, tag = "9")]
+    pub(crate) opset_import: Vec<Opset>,
     #[prost(string, tag = "10")]
     pub(crate) domain: String,
     #[prost(message, repeated, tag = "11")]

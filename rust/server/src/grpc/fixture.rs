@@ -69,6 +69,7 @@ pub(crate) fn version(width: i64, mailboxes: Arc<[Arc<dyn Mailbox>]>) -> Arc<Ver
             inputs: vec![tensor("x")],
             outputs: vec![tensor("y"), tensor("z")],
             batching: Batching::Rows,
+            time_follows_values: None,
         },
         settings: ModelSettings::default(),
         backend: Arc::new(Doubler),

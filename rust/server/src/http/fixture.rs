@@ -33,6 +33,7 @@ pub(super) fn model(inputs: Vec<TensorSpec>) -> ModelSpec {
         inputs,
         outputs: vec![tensor("y", DataType::Fp32, &[-1, 2])],
         batching: Batching::Rows,
+        time_follows_values: None,
     }
 }
 

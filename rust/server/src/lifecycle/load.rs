@@ -89,6 +89,7 @@ impl Job<'_> {
             inputs: loaded.inputs,
             outputs: loaded.outputs,
             batching: loaded.batching,
+            time_follows_values: loaded.time_follows_values,
         };
         let trial = Trial { backend: &*loaded.backend, spec: &spec, clock: manager.clock() };
         trial.run_samples(&samples)?;

@@ -173,6 +173,7 @@ fn models(echo: &Arc<Echo>, mailbox: &Arc<LoopMailbox>) -> Plan {
             inputs: vec![tensor("x")],
             outputs: vec![tensor("y")],
             batching,
+            time_follows_values: None,
         };
         let backend = Arc::clone(echo) as Arc<dyn Backend>;
         let settings = ModelSettings { max_batch_rows: 32, ..ModelSettings::default() };

@@ -21,6 +21,7 @@ fn version(batching: Batching, settings: ModelSettings) -> Arc<Version> {
             inputs: vec![spec("input", DataType::Fp32, &[-1, 8])],
             outputs: vec![spec("output", DataType::Bytes, &[-1, 3, -1])],
             batching,
+            time_follows_values: None,
         },
         settings,
         backend: Arc::new(Doubler),
