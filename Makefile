@@ -29,7 +29,7 @@ PYTHON_SOURCES := pyproject.toml $(shell find python -type f \( -name '*.py' -o 
 # The wheel's library, which Rust tests load.
 ORT_LIBRARY = $$(PYTHONPATH=python $(BIN)/python -m mlserve.serving.runtime)
 
-.PHONY: help serve test loom check bench kserve perf-analyzer protos models reference deny clean
+.PHONY: help serve test loom check bench attack kserve perf-analyzer protos models reference deny clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -60,6 +60,10 @@ bench: $(STAMPS)/release $(STAMPS)/tools ## Measure; prints tables, writes bench
 	$(BIN)/python benchmarks/run.py $(BENCH)
 	$(if $(BENCH),,$(BIN)/python -m pytest benchmarks --benchmark-only --timeout 600 \
 		--benchmark-json benchmarks/results/client.json)
+
+# The same families as in `make test`, larger, and with bounds on what a good client beside them notices.
+attack: $(STAMPS)/release $(STAMPS)/tools ## Attack the release on a quiet machine; writes benchmarks/results/attacks.json
+	$(BIN)/python -m pytest tests/attacks --full --tb short
 
 kserve: $(STAMPS)/dev $(STAMPS)/kserve ## Try KServe's client against the server (downloads it)
 	$(BIN)/python -m pytest tests/conformance/foreign/kserve_client.py
