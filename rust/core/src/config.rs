@@ -62,7 +62,7 @@ pub struct ServerSettings {
     pub ort_library: Option<PathBuf>,
     /// Event loops; 0: one per core that the process may use (affinity and cgroup quota).
     pub event_loops: usize,
-    /// Ready only if every model is ready; otherwise one suffices.
+    /// Not ready while a model has failed; otherwise one that is ready suffices.
     pub strict_readiness: bool,
     /// After SIGTERM: milliseconds not ready but still accepting, so that balancers notice.
     pub drain_notice_ms: u64,

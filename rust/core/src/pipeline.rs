@@ -207,6 +207,21 @@ impl Pipeline {
         }
     }
 
+    /// Something in here panicked: what is in the turn is answered as failed, what waits elsewhere waits on. What was taken
+    /// out when it happened has been dropped.
+    #[cold]
+    pub fn recover(&mut self) {
+        self.turn = Turn::new();
+        self.runner = Runner::new(self.shared.clock.clone());
+        self.outcomes = Vec::new();
+        for Group { version, entries, .. } in std::mem::take(&mut self.groups) {
+            let refused = entries.into_iter().map(|entry| entry.refuse(Error::internal("the server failed")));
+            self.outcomes.extend(refused);
+            self.deliver(&version);
+        }
+        self.note_expiry(self.shared.clock.now());
+    }
+
     /// How busy this loop has been, in thousandths of its time.
     pub fn set_occupancy(&self, thousandths: u32) {
         self.shared.occupancy.set(self.home, thousandths);

@@ -1,12 +1,12 @@
 //! One event loop: a single-threaded runtime with its own connections and its own pipeline.
 //!
 //! Three tasks keep the pipeline going: one ends turns, one brings home what instances finished, one answers what waited
-//! too long. Connections are tasks of the same runtime and reach the pipeline through [`LoopContext`].
+//! too long. Connections are tasks of the same runtime and reach the pipeline through [`LoopContext`]. All are watched: a
+//! panic ends a connection, or what is in the turn, or at worst the loop, which is started again ([`life`]).
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mlserve_core::budget::{LocalBudget, Reservation};
@@ -14,95 +14,29 @@ use mlserve_core::error::{Error, Kind};
 use mlserve_core::pipeline::{Pipeline, Shared};
 use mlserve_core::request::{Protocol, Reply, Request};
 use mlserve_core::turn::Decision;
-use mlserve_core::version::{Delivery, Mailbox};
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::LocalSet;
 
+use self::handle::ConnectionGuard;
+pub(crate) use self::handle::{Arrival, LoopHandle};
+pub(crate) use self::life::{LoopSeed, run};
+pub(crate) use self::mailbox::LoopMailbox;
+use self::pulse::Pulse;
 use crate::access::AccessLog;
 use crate::connection;
 use crate::listen::Socket;
+use crate::panics::{Place, caught};
 use crate::process::Process;
+
+mod handle;
+mod life;
+mod mailbox;
+pub(crate) mod pulse;
 
 /// Bytes that a loop draws from the process's budget at a time.
 const BYTES_CHUNK: usize = 1 << 20;
 /// How often a busy loop measures how busy it is.
 const OCCUPANCY_EVERY: Duration = Duration::from_millis(10);
-
-/// What a loop is sent.
-pub(crate) enum Arrival {
-    /// A connection, and what it counts as until it ends.
-    Connection(Socket, ConnectionGuard),
-    /// A request of the same process.
-    Request(Box<Request>, Box<dyn Reply>),
-    /// The end: connections that are left are cut.
-    End,
-}
-
-/// The way to a loop from other threads.
-#[derive(Clone, Debug)]
-pub(crate) struct LoopHandle {
-    arrivals: mpsc::UnboundedSender<Arrival>,
-    connections: Arc<AtomicUsize>,
-}
-
-/// Counts a connection for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct ConnectionGuard {
-    connections: Arc<AtomicUsize>,
-}
-
-impl Drop for ConnectionGuard {
-    fn drop(&mut self) {
-        self.connections.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl LoopHandle {
-    /// Connections that this loop has.
-    pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::Acquire)
-    }
-
-    /// Gives the loop a connection.
-    pub(crate) fn connect(&self, socket: Socket) {
-        self.connections.fetch_add(1, Ordering::AcqRel);
-        let guard = ConnectionGuard { connections: Arc::clone(&self.connections) };
-        // A loop that has ended drops the connection, which closes it.
-        drop(self.arrivals.send(Arrival::Connection(socket, guard)));
-    }
-
-    /// Ends the loop, and cuts the connections that it still has.
-    pub(crate) fn end(&self) {
-        drop(self.arrivals.send(Arrival::End));
-    }
-
-    /// Gives the loop a request of the same process; `false` if the loop has ended.
-    pub(crate) fn submit(&self, request: Box<Request>, reply: Box<dyn Reply>) -> bool {
-        self.arrivals.send(Arrival::Request(request, reply)).is_ok()
-    }
-}
-
-/// A loop's mailbox: deliveries of instances, changes of the plan, and the wake-up.
-#[derive(Debug, Default)]
-pub(crate) struct LoopMailbox {
-    deliveries: Mutex<Vec<Delivery>>,
-    plan_changed: AtomicBool,
-    arrived: Notify,
-}
-
-impl Mailbox for LoopMailbox {
-    fn deliver(&self, delivery: Delivery) {
-        self.deliveries.lock().push(delivery);
-        self.arrived.notify_one();
-    }
-
-    fn plan_changed(&self) {
-        self.plan_changed.store(true, Ordering::Release);
-        self.arrived.notify_one();
-    }
-}
 
 /// What a connection of this loop works with. Cloning is cheap; it never leaves its thread.
 #[derive(Clone, Debug)]
@@ -117,6 +51,8 @@ struct Inner {
     submitted: Notify,
     expiry_moved: Notify,
     expiry_awaited: Cell<Option<Instant>>,
+    #[cfg(test)]
+    is_broken: Cell<bool>,
 }
 
 impl LoopContext {
@@ -128,6 +64,8 @@ impl LoopContext {
             submitted: Notify::new(),
             expiry_moved: Notify::new(),
             expiry_awaited: Cell::new(None),
+            #[cfg(test)]
+            is_broken: Cell::default(),
             access_log,
             process,
         }))
@@ -190,17 +128,33 @@ impl LoopContext {
         }
     }
 
-    /// Brings home what instances have finished, and follows changes of the plan.
-    async fn run_mailbox(&self, mailbox: &LoopMailbox) {
+    /// Brings home what instances have finished, follows changes of the plan, and gives signs of life.
+    async fn run_mailbox(&self, mailbox: &LoopMailbox, pulse: &Pulse) {
         loop {
-            mailbox.arrived.notified().await;
-            if mailbox.plan_changed.swap(false, Ordering::Acquire) {
+            let mail = mailbox.receive().await;
+            pulse.answer(mail.ping);
+            if mail.plan_changed {
                 self.0.pipeline.borrow_mut().plan_changed();
                 self.0.submitted.notify_one();
             }
-            let deliveries = std::mem::take(&mut *mailbox.deliveries.lock());
-            for delivery in deliveries {
+            for delivery in mail.deliveries {
                 self.0.pipeline.borrow_mut().receive(delivery);
+            }
+        }
+    }
+
+    /// Takes what other threads send, until the end.
+    async fn run_arrivals(&self, arrivals: &mut mpsc::UnboundedReceiver<Arrival>) {
+        while let Some(arrival) = arrivals.recv().await {
+            match arrival {
+                Arrival::Connection(socket, guard) => serve_connection(self, socket, guard),
+                Arrival::Request(request, reply) => self.submit(*request, reply),
+                Arrival::End => break,
+                #[cfg(test)]
+                Arrival::Fault => {
+                    self.0.is_broken.set(true);
+                    break;
+                }
             }
         }
     }
@@ -219,6 +173,13 @@ impl LoopContext {
                 () = self.0.expiry_moved.notified() => {}
             }
         }
+    }
+
+    /// Goes on after a panic: what was in the turn is answered as failed, what waits elsewhere waits on.
+    fn recover(&self) {
+        self.0.pipeline.borrow_mut().recover();
+        self.0.submitted.notify_one();
+        self.0.expiry_moved.notify_one();
     }
 
     fn watch_expiry(&self) {
@@ -261,55 +222,18 @@ fn worked() -> Duration {
     Handle::current().metrics().worker_total_busy_duration(0)
 }
 
-/// What a loop's thread is started with.
-pub(crate) struct LoopSeed {
-    pub(crate) home: usize,
-    pub(crate) process: Arc<Process>,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) mailbox: Arc<LoopMailbox>,
-    pub(crate) access_log: Option<AccessLog>,
-}
-
-/// A way to a loop, and what its thread receives from it.
-pub(crate) fn channel() -> (LoopHandle, mpsc::UnboundedReceiver<Arrival>) {
-    let (arrivals, receiver) = mpsc::unbounded_channel();
-    (LoopHandle { arrivals, connections: Arc::default() }, receiver)
-}
-
-/// Runs a loop on this thread until [`LoopHandle::end`].
-pub(crate) fn run(seed: LoopSeed, mut arrivals: mpsc::UnboundedReceiver<Arrival>) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(2)
-        .thread_keep_alive(Duration::from_secs(10))
-        .build()?;
-    let LoopSeed { home, process, shared, mailbox, access_log } = seed;
-    let tasks = LocalSet::new();
-    tasks.block_on(&runtime, async move {
-        let context = LoopContext::new(home, process, shared, access_log);
-        let (turns, home, expiry) = (context.clone(), context.clone(), context.clone());
-        tokio::task::spawn_local(async move { turns.run_turns().await });
-        tokio::task::spawn_local(async move { home.run_mailbox(&mailbox).await });
-        tokio::task::spawn_local(async move { expiry.run_expiry().await });
-        while let Some(arrival) = arrivals.recv().await {
-            match arrival {
-                Arrival::Connection(socket, guard) => serve_connection(&context, socket, guard),
-                Arrival::Request(request, reply) => context.submit(*request, reply),
-                Arrival::End => break,
-            }
-        }
-    });
-    // What parses a large body off the loop must not hold up the end.
-    runtime.shutdown_background();
-    Ok(())
-}
-
 fn serve_connection(context: &LoopContext, socket: Socket, guard: ConnectionGuard) {
     let context = context.clone();
     tokio::task::spawn_local(async move {
-        match socket.into_stream() {
-            Ok(stream) => connection::serve(context, stream).await,
-            Err(error) => tracing::debug!(%error, "a connection was lost before it was served"),
+        let process = Arc::clone(context.process());
+        let served = async {
+            match socket.into_stream() {
+                Ok(stream) => connection::serve(context, stream).await,
+                Err(error) => tracing::debug!(%error, "a connection was lost before it was served"),
+            }
+        };
+        if let Err(what) = caught(served).await {
+            process.panics.note(Place::Connection, &what);
         }
         drop(guard);
     });
@@ -319,3 +243,6 @@ fn serve_connection(context: &LoopContext, socket: Socket, guard: ConnectionGuar
 fn out_of_budget(bytes: usize) -> Error {
     Error::new(Kind::OutOfBudget, format!("{bytes} more bytes would exceed the server's byte budget"))
 }
+
+#[cfg(test)]
+mod tests;

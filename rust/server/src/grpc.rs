@@ -326,7 +326,7 @@ impl Call {
     }
 
     fn submit(self, request: Request, destinations: Option<Box<Destinations>>) {
-        self.context.submit(request, Box::new(InferReply { responder: self.responder, destinations }));
+        self.context.submit(request, Box::new(InferReply::new(self.responder, destinations)));
     }
 
     fn refuse(self, error: &Error) {

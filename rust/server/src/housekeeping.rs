@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::listen::Acceptor;
 use crate::process::Process;
 use crate::resources;
 use crate::status::Phase;
@@ -14,53 +15,78 @@ use crate::status::Phase;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Growth since the last time that is worth the milliseconds.
 const WORTH_BYTES: usize = 32 << 20;
+/// Connections that leave about as much behind when they have closed (24 kB each, measured).
+const CROWD: usize = 1_000;
 
 /// Looks after the memory of `process` until dropped.
 ///
 /// What is resident once every model has settled is the floor: loading has just given back what it needed, and a burst
 /// that comes right after does not pass for memory that was always there.
-pub(crate) async fn run(process: Arc<Process>) {
+pub(crate) async fn run(process: Arc<Process>, acceptor: Arc<Acceptor>) {
     // Fails only if nobody can change the phase any more.
     drop(process.status.subscribe().wait_for(|phase| *phase >= Phase::Serving).await);
-    let mut keeper = Keeper::new(resources::resident_bytes(), process.bytes.drawn());
+    let use_now = || Use {
+        resident: resources::resident_bytes(),
+        held: process.bytes.drawn(),
+        connections: acceptor.connections(),
+    };
+    let mut keeper = Keeper::new(use_now());
     loop {
         tokio::time::sleep(INTERVAL).await;
-        if keeper.look(resources::resident_bytes(), process.bytes.drawn()) {
-            // On a thread of its own: health answers come from this one.
+        if keeper.look(use_now()) {
+            // On a thread of its own: this one accepts.
             let freed = tokio::task::spawn_blocking(mlserve_ort::release_memory).await;
             if freed.is_ok() {
-                keeper.gave_back(resources::resident_bytes(), process.bytes.drawn());
+                keeper.gave_back(use_now());
             }
         }
     }
 }
 
+/// What is in use at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Use {
+    /// Resident bytes.
+    resident: usize,
+    /// Bytes of requests and answers.
+    held: usize,
+    connections: usize,
+}
+
 /// Decides when to give back.
 #[derive(Debug)]
 struct Keeper {
-    /// Resident bytes that could not be given back, or were there from the start.
+    /// Resident bytes that could not be given back, or were there from the start. Connections that were open then have
+    /// their part in it.
     floor: usize,
-    /// Bytes of requests and answers at the last look.
-    held: usize,
+    /// Most connections since.
+    crowd: usize,
+    /// The last look.
+    last: Use,
 }
 
 impl Keeper {
     /// Begins with what is resident now, less what requests and answers hold of it: they may have come already.
-    fn new(resident: usize, held: usize) -> Self {
-        Self { floor: resident.saturating_sub(held), held }
+    fn new(now: Use) -> Self {
+        Self { floor: now.resident.saturating_sub(now.held), crowd: now.connections, last: now }
     }
 
-    /// Whether to give back now: enough has gathered, and what requests and answers hold does not grow any more.
-    fn look(&mut self, resident: usize, held: usize) -> bool {
-        let was_held = std::mem::replace(&mut self.held, held);
+    /// Whether to give back now: enough has gathered, or many connections have closed; and neither what requests and
+    /// answers hold grows any more, nor do more close.
+    fn look(&mut self, now: Use) -> bool {
+        let last = std::mem::replace(&mut self.last, now);
         let floor = self.floor;
-        self.floor = floor.min(resident);
-        held <= was_held && resident >= floor.saturating_add(held).saturating_add(WORTH_BYTES)
+        self.floor = floor.min(now.resident);
+        self.crowd = self.crowd.max(now.connections);
+        let has_grown = now.resident >= floor.saturating_add(now.held).saturating_add(WORTH_BYTES);
+        let has_thinned = now.connections + CROWD <= self.crowd && now.connections >= last.connections;
+        now.held <= last.held && (has_grown || has_thinned)
     }
 
-    fn gave_back(&mut self, resident: usize, held: usize) {
+    fn gave_back(&mut self, now: Use) {
         // What requests hold now is theirs; it must not count as memory that cannot be given back.
-        self.floor = resident.saturating_sub(held);
+        self.floor = now.resident.saturating_sub(now.held);
+        self.crowd = now.connections;
     }
 }
 
@@ -70,32 +96,56 @@ mod tests {
 
     const MB: usize = 1 << 20;
 
+    fn with(resident: usize, held: usize) -> Use {
+        Use { resident: resident * MB, held: held * MB, connections: 0 }
+    }
+
+    fn crowd(resident: usize, connections: usize) -> Use {
+        Use { resident: resident * MB, held: 0, connections }
+    }
+
     #[test]
     fn memory_goes_back_after_a_burst_and_once() {
-        let mut keeper = Keeper::new(50 * MB, 0);
-        assert!(!keeper.look(50 * MB, 0));
-        assert!(!keeper.look(600 * MB, 500 * MB), "in use");
-        assert!(keeper.look(600 * MB, MB));
-        keeper.gave_back(60 * MB, MB);
-        assert!(!keeper.look(60 * MB, 0));
-        assert!(keeper.look(200 * MB, 0));
-        keeper.gave_back(190 * MB, 0);
-        assert!(!keeper.look(200 * MB, 0), "what did not come back is not asked for again");
-        keeper.gave_back(190 * MB, 100 * MB);
-        assert!(keeper.look(200 * MB, 0), "what was in use then comes back later");
+        let mut keeper = Keeper::new(with(50, 0));
+        assert!(!keeper.look(with(50, 0)));
+        assert!(!keeper.look(with(600, 500)), "in use");
+        assert!(keeper.look(with(600, 1)));
+        keeper.gave_back(with(60, 1));
+        assert!(!keeper.look(with(60, 0)));
+        assert!(keeper.look(with(200, 0)));
+        keeper.gave_back(with(190, 0));
+        assert!(!keeper.look(with(200, 0)), "what did not come back is not asked for again");
+        keeper.gave_back(with(190, 100));
+        assert!(keeper.look(with(200, 0)), "what was in use then comes back later");
     }
 
     #[test]
     fn a_burst_before_the_first_look_goes_back() {
-        let mut keeper = Keeper::new(50 * MB, 0);
-        assert!(!keeper.look(600 * MB, 500 * MB), "in use");
-        assert!(keeper.look(600 * MB, 0));
+        let mut keeper = Keeper::new(with(50, 0));
+        assert!(!keeper.look(with(600, 500)), "in use");
+        assert!(keeper.look(with(600, 0)));
     }
 
     #[test]
     fn what_requests_hold_when_loading_settles_is_no_floor() {
-        let mut keeper = Keeper::new(300 * MB, 250 * MB);
-        assert!(!keeper.look(300 * MB, 250 * MB), "in use");
-        assert!(keeper.look(300 * MB, 0));
+        let mut keeper = Keeper::new(with(300, 250));
+        assert!(!keeper.look(with(300, 250)), "in use");
+        assert!(keeper.look(with(300, 0)));
+    }
+
+    #[test]
+    fn what_a_crowd_of_connections_needed_goes_back_when_it_has_left() {
+        let mut keeper = Keeper::new(crowd(45, 0));
+        assert!(keeper.look(crowd(258, 9_000)));
+        keeper.gave_back(crowd(250, 9_000));
+        assert!(!keeper.look(crowd(258, 9_000)), "it is in use");
+        assert!(!keeper.look(crowd(258, 3_000)), "they are still leaving");
+        assert!(keeper.look(crowd(258, 3_000)));
+        keeper.gave_back(crowd(120, 3_000));
+        assert!(!keeper.look(crowd(120, 2_500)), "a few more or less are worth nothing");
+        assert!(!keeper.look(crowd(120, 10)));
+        assert!(keeper.look(crowd(120, 10)));
+        keeper.gave_back(crowd(50, 10));
+        assert!(!keeper.look(crowd(50, 10)), "once");
     }
 }

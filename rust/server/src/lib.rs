@@ -1,7 +1,8 @@
 //! The data plane of mlserve: sockets, HTTP, gRPC, health and drain; and the plain binary's command line.
 //!
 //! The files are the stages that the core does not have: [`listen`](self) accepts, `connection` tells the protocols
-//! apart, `http2`/`grpc` and `http1`/`http` decode and answer, `front` serves metrics and leads through the end.
+//! apart, `http2`/`grpc` and `http1`/`http` decode and answer, `health_port` serves metrics and health, `front` leads through the
+//! end.
 //! This crate knows no Python. See docs/architecture.md.
 
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ mod event_loop;
 mod extensions;
 pub mod front;
 mod grpc;
+mod health_port;
 mod housekeeping;
 mod http;
 mod http1;
@@ -26,6 +28,7 @@ mod listen;
 mod metadata;
 pub mod metrics;
 pub mod model_config;
+mod panics;
 mod process;
 mod proto;
 mod resources;

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::Path;
@@ -13,12 +14,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use mlserve_core::config::LimitSettings;
 use mlserve_core::stats::Counter;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::event_loop::LoopHandle;
+use crate::panics::{Place, caught};
+use crate::process::Process;
 
 /// Waits after an error of `accept`, doubling from the first to the last: long enough for descriptors to come free,
 /// short enough that nobody notices afterwards.
@@ -139,6 +143,7 @@ pub(crate) fn bind_tcp(host: &str, port: u16) -> Result<StdTcpListener, String> 
     let listener =
         StdTcpListener::bind((bare, port)).map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?;
     listener.set_nonblocking(true).map_err(|error| format!("cannot listen on {host}:{port}: {error}"))?;
+    lengthen_backlog(&listener);
     Ok(listener)
 }
 
@@ -155,7 +160,16 @@ pub(crate) fn bind_unix(path: &Path) -> Result<StdUnixListener, String> {
     }
     let listener = StdUnixListener::bind(path).map_err(text)?;
     listener.set_nonblocking(true).map_err(text)?;
+    lengthen_backlog(&listener);
     Ok(listener)
+}
+
+/// Lets as many connections wait to be accepted as the system allows (`net.core.somaxconn`); the standard library asks
+/// for 128, which a burst of clients after a restart exceeds.
+fn lengthen_backlog(listener: &impl AsFd) {
+    if let Err(error) = rustix::net::listen(listener, i32::MAX) {
+        tracing::warn!(%error, "the listen backlog stays short");
+    }
 }
 
 /// Where accepted connections go.
@@ -171,9 +185,37 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts TCP connections until dropped.
-    pub(crate) async fn accept_tcp(&self, listener: StdTcpListener) {
+    pub(crate) fn new(loops: Vec<LoopHandle>, limits: &LimitSettings) -> Self {
+        Self {
+            loops,
+            max_connections: limits.max_connections,
+            max_per_address: limits.max_connections_per_address,
+            addresses: Arc::default(),
+            accepted: Counter::default(),
+            turned_away: Counter::default(),
+        }
+    }
+
+    /// Accepts TCP connections until dropped, whatever happens.
+    pub(crate) async fn accept_tcp(&self, process: &Process, listener: StdTcpListener) {
         let Ok(listener) = TcpListener::from_std(listener) else { return };
+        self.keep(process, async || self.accept_tcp_on(&listener).await).await;
+    }
+
+    /// Accepts Unix connections until dropped, whatever happens.
+    pub(crate) async fn accept_unix(&self, process: &Process, listener: StdUnixListener) {
+        let Ok(listener) = UnixListener::from_std(listener) else { return };
+        self.keep(process, async || self.accept_unix_on(&listener).await).await;
+    }
+
+    async fn keep(&self, process: &Process, accept: impl AsyncFn()) {
+        while let Err(what) = caught(accept()).await {
+            process.panics.note(Place::Front, &what);
+            tokio::time::sleep(BACK_OFF.0).await;
+        }
+    }
+
+    async fn accept_tcp_on(&self, listener: &TcpListener) {
         let mut back_off = BACK_OFF.0;
         loop {
             match listener.accept().await {
@@ -188,9 +230,7 @@ impl Acceptor {
         }
     }
 
-    /// Accepts Unix connections until dropped.
-    pub(crate) async fn accept_unix(&self, listener: StdUnixListener) {
-        let Ok(listener) = UnixListener::from_std(listener) else { return };
+    async fn accept_unix_on(&self, listener: &UnixListener) {
         let mut back_off = BACK_OFF.0;
         loop {
             match listener.accept().await {
@@ -231,7 +271,7 @@ impl Acceptor {
             return;
         }
         self.accepted.add(1);
-        if let Some(least) = self.loops.iter().min_by_key(|handle| handle.connections()) {
+        if let Some(least) = LoopHandle::least_loaded(&self.loops) {
             least.connect(socket);
         }
     }
@@ -244,5 +284,40 @@ impl Acceptor {
         tracing::warn!(%error, wait_ms = back_off.as_millis() as u64, "a connection could not be accepted");
         tokio::time::sleep(*back_off).await;
         *back_off = (*back_off * 2).min(BACK_OFF.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Above what the standard library asks for, below what a test may open.
+    const BURST: usize = 200;
+
+    #[test]
+    fn a_burst_of_connections_waits_to_be_accepted() {
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("a number");
+        let count = BURST.min(allowed.trim().parse().expect("a number"));
+        let listener = bind_tcp("127.0.0.1", 0).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let connect = |_| StdTcpStream::connect_timeout(&address, Duration::from_secs(5));
+        let waiting: io::Result<Vec<_>> = (0..count).map(connect).collect();
+        assert_eq!(waiting.expect("all connect at once").len(), count);
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("s");
+        let _listener = bind_unix(&path).expect("a free path");
+        // Would fail at once if the backlog were full: these sockets do not block.
+        let connect = |_| {
+            let socket = rustix::net::socket_with(
+                rustix::net::AddressFamily::UNIX,
+                rustix::net::SocketType::STREAM,
+                rustix::net::SocketFlags::NONBLOCK,
+                None,
+            )?;
+            rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(&path)?)?;
+            Ok(socket)
+        };
+        let waiting: io::Result<Vec<_>> = (0..count).map(connect).collect();
+        assert_eq!(waiting.expect("all connect at once").len(), count);
     }
 }

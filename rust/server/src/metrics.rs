@@ -12,6 +12,7 @@ use mlserve_core::stats::{HistogramTotal, Totals};
 use mlserve_core::version::Version;
 
 use crate::listen::Acceptor;
+use crate::panics::Place;
 use crate::process::Process;
 use crate::resources;
 use crate::text::{Family, Text};
@@ -59,6 +60,7 @@ families! {
     BYTES_LIMIT = "mlserve_budget_limit_bytes", Gauge, "The byte budget.";
     ACCESS_DROPPED = "mlserve_access_log_dropped_total", Counter, "Access log lines dropped because the writer could not keep up.";
     TRACES_DROPPED = "mlserve_traces_dropped_total", Counter, "Traces dropped because the writer could not keep up.";
+    PANICS = "mlserve_panics_total", Counter, "Panics, which are faults of the server, by what they ended (connection, turn, loop, front, health, manager).";
     BUILD_INFO = "mlserve_build_info", Gauge, "1, with the version of mlserve.";
     RESIDENT = "process_resident_memory_bytes", Gauge, "Memory that the process holds.";
     PREPROCESS = "request_preprocess_seconds", Histogram, "KServe's name: copying the inputs of a request's batch together, per answered request.";
@@ -220,6 +222,10 @@ fn render_process(text: &mut Text, process: &Process, acceptor: &Acceptor) {
     text.single(&BYTES_LIMIT, process.bytes.limit() as u64);
     text.single(&ACCESS_DROPPED, process.access_log.as_ref().map_or(0, crate::access::AccessLog::dropped));
     text.single(&TRACES_DROPPED, process.tracer.dropped());
+    text.family(&PANICS);
+    for place in Place::ALL {
+        text.sample(&PANICS, &format!("place=\"{}\"", place.name()), process.panics.count(place));
+    }
     text.single(&RESIDENT, resources::resident_bytes() as u64);
     text.family(&BUILD_INFO);
     text.sample(&BUILD_INFO, &format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1);

@@ -12,6 +12,7 @@ use mlserve_core::plan::Plan;
 use crate::access::AccessLog;
 use crate::lifecycle::Models;
 use crate::model_config::Configs;
+use crate::panics::Panics;
 use crate::shared_memory::Regions;
 use crate::status::Status;
 use crate::trace::Tracing;
@@ -37,6 +38,8 @@ pub struct Process {
     pub shared: Arc<Shared>,
     /// What clients registered of this machine's shared memory.
     pub shared_memory: Regions,
+    /// What went wrong that never should.
+    pub(crate) panics: Panics,
     /// The access log, if there is one.
     pub access_log: Option<AccessLog>,
     /// What is traced.

@@ -116,10 +116,11 @@ impl Served {
             tracer: Arc::clone(&tracer.tracer),
         };
         let process = Arc::new(Process {
-            status: Status::new(false),
+            status: Status::new(&settings.server, Vec::new()),
             bytes: Budget::new(settings.limits.byte_budget),
             shared_memory: crate::shared_memory::Regions::new(settings.server.allow_client_shm),
             access_log: None,
+            panics: crate::panics::Panics::default(),
             tracer,
             shared: Arc::new(shared),
             plan,
@@ -129,16 +130,22 @@ impl Served {
             settings,
         });
         process.status.advance(Phase::Serving);
-        let (handle, arrivals) = event_loop::channel();
+        let (handle, arrivals) = LoopHandle::new(Arc::clone(&mailbox));
         let seed = LoopSeed {
             home: 0,
             process: Arc::clone(&process),
             shared: Arc::clone(&process.shared),
             mailbox,
+            pulse: Arc::clone(handle.pulse()),
             access_log: None,
         };
-        let thread = std::thread::spawn(move || event_loop::run(seed, arrivals).expect("the loop runs"));
+        let thread = std::thread::spawn(move || event_loop::run(&seed, arrivals));
         Self { process, handle, thread: Some(thread) }
+    }
+
+    /// The way to the loop.
+    pub(crate) fn handle(&self) -> &LoopHandle {
+        &self.handle
     }
 
     /// A client's end of a new connection.

@@ -190,19 +190,36 @@ pub(crate) fn off_loop<T: Send + 'static>(
 
 /// The way back to one `ModelInfer`.
 pub(crate) struct InferReply {
-    /// Its stream.
-    pub(crate) responder: Responder,
+    /// Its stream, until it is answered.
+    responder: Option<Responder>,
     /// Where outputs go that do not go into the message.
-    pub(crate) destinations: Option<Box<Destinations>>,
+    destinations: Option<Box<Destinations>>,
+}
+
+impl InferReply {
+    /// A reply over `responder`.
+    pub(crate) fn new(responder: Responder, destinations: Option<Box<Destinations>>) -> Self {
+        Self { responder: Some(responder), destinations }
+    }
+}
+
+impl Drop for InferReply {
+    /// A request that was lost on its way, by a fault of the server, is answered all the same.
+    fn drop(&mut self) {
+        if let Some(responder) = self.responder.take() {
+            responder.refuse(&Error::internal("the request was lost"));
+        }
+    }
 }
 
 impl Reply for InferReply {
     fn is_gone(&mut self) -> bool {
-        self.responder.is_gone()
+        self.responder.as_mut().is_none_or(Responder::is_gone)
     }
 
-    fn send(self: Box<Self>, outcome: Result<Answer<'_>, Error>) {
-        let InferReply { mut responder, destinations } = *self;
+    fn send(mut self: Box<Self>, outcome: Result<Answer<'_>, Error>) {
+        let Some(mut responder) = self.responder.take() else { return };
+        let destinations = self.destinations.take();
         match outcome {
             Ok(mut answer) => {
                 let writes = destinations.map(|destinations| destinations.take(&mut answer)).transpose();

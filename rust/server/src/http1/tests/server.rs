@@ -102,11 +102,12 @@ impl TestServer {
         });
         let (no_models, _) = Models::new(&settings, Arc::clone(&plan), Arc::default());
         let process = Arc::new(Process {
-            status: Status::new(false),
+            status: Status::new(&settings.server, Vec::new()),
             bytes: Budget::new(settings.limits.byte_budget),
             shared_memory: crate::shared_memory::Regions::new(settings.server.allow_client_shm),
             clock: Clock::Monotonic,
             access_log: None,
+            panics: crate::panics::Panics::default(),
             tracer,
             shared: Arc::clone(&shared),
             plan,
@@ -121,9 +122,10 @@ impl TestServer {
         let echo = Arc::new(Echo::default());
         process.plan.store(Arc::new(models(&echo, &mailbox)));
         process.status.advance(Phase::Serving);
-        let (handle, arrivals) = event_loop::channel();
-        let seed = LoopSeed { home: 0, process: Arc::clone(&process), shared, mailbox, access_log };
-        let thread = std::thread::spawn(move || event_loop::run(seed, arrivals).expect("a runtime"));
+        let (handle, arrivals) = LoopHandle::new(Arc::clone(&mailbox));
+        let pulse = Arc::clone(handle.pulse());
+        let seed = LoopSeed { home: 0, process: Arc::clone(&process), shared, mailbox, pulse, access_log };
+        let thread = std::thread::spawn(move || event_loop::run(&seed, arrivals));
         Self { process, echo, log, handle, thread: Some(thread) }
     }
 
