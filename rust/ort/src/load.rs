@@ -39,6 +39,9 @@ pub struct LoadOptions {
     pub whole_requests: Option<String>,
     /// What is asked of the session.
     pub session: SessionSettings,
+    /// Whether the graph is read for the proof of batching. Never false but in tests of the runs that come after.
+    #[doc(hidden)]
+    pub reads_graph: bool,
 }
 
 impl Default for LoadOptions {
@@ -51,6 +54,7 @@ impl Default for LoadOptions {
             warmup_budget: Duration::from_secs(1),
             whole_requests: None,
             session: SessionSettings::default(),
+            reads_graph: true,
         }
     }
 }

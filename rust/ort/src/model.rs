@@ -1,12 +1,12 @@
 //! A model file as it is read without ONNX Runtime: its structure, whether it is sane and stays inside its directory,
 //! what it takes and gives, and what its operations do across rows.
 
-pub(crate) mod axis;
 pub(crate) mod check;
+pub(crate) mod constants;
 pub(crate) mod driven;
 pub(crate) mod external;
 pub(crate) mod file;
+pub(crate) mod flow;
 pub(crate) mod proto;
-pub(crate) mod rows;
 pub(crate) mod spec;
 pub(crate) mod tensor;

@@ -92,7 +92,7 @@ fn number(datatype: DataType, bytes: &[u8]) -> f64 {
 }
 
 /// IEEE 754 half precision as a number.
-fn half(bits: u16) -> f64 {
+pub(crate) fn half(bits: u16) -> f64 {
     let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
     let (exponent, mantissa) = (i32::from(bits >> 10 & 0x1f), f64::from(bits & 0x3ff));
     match exponent {

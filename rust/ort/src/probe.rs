@@ -1,13 +1,16 @@
-//! Values to try a model with: ordinary rows, rows with extreme values, and sizes for dimensions that the graph leaves open.
+//! Values to try a model with: ordinary rows, rows with extreme values, rows with values that the model knows, and sizes
+//! for dimensions that the graph leaves open.
 //!
 //! Rows are made one by one and joined, so that the same row can be run alone and beside others. They are the same in
 //! every process: loading a model twice finds the same.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mlserve_core::backend::{OutputTensor, TensorView};
 use mlserve_core::tensor::{DataType, element_count};
 
+use crate::model::constants::Constants;
 use crate::model::spec::Port;
 use crate::number::{bfloat_bits, half_bits};
 use crate::session::Session;
@@ -39,6 +42,8 @@ pub(crate) enum Fill {
     Low,
     /// Floats that are no numbers; otherwise as `High`.
     NotANumber,
+    /// Values that the model knows, others for each number; ordinary ones where it knows none.
+    Known(u64),
 }
 
 /// One input as it is tried.
@@ -47,6 +52,16 @@ struct Slot {
     datatype: DataType,
     /// Dimensions of one row, or of the whole tensor if the model has no rows.
     shape: Vec<i64>,
+    /// Size of the table that its integers are looked up in.
+    table: Option<i64>,
+}
+
+/// What is known about a model's values before it is tried.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Knowledge {
+    pub(crate) constants: Arc<Constants>,
+    /// Sizes of tables by input.
+    pub(crate) tables: BTreeMap<usize, i64>,
 }
 
 /// How one model can be tried.
@@ -58,6 +73,7 @@ pub(crate) struct Probe {
     bound: i64,
     /// Whether extreme rows have extreme integers too; a model that looks values up refuses them.
     pub(crate) extreme_integers: bool,
+    constants: Arc<Constants>,
 }
 
 impl Probe {
@@ -69,6 +85,7 @@ impl Probe {
         inputs: &[Port],
         has_rows: bool,
         outputs: &[usize],
+        knowledge: &Knowledge,
     ) -> Result<(Self, Vec<OutputTensor>), Failure> {
         let mut refusal = Failure::Output("its inputs are too large to try".to_owned());
         let is_open = |port: &Port| port.spec.shape[usize::from(has_rows)..].contains(&-1);
@@ -77,12 +94,15 @@ impl Probe {
         let bounds = if has_integers { &INTEGER_BOUNDS[..] } else { &INTEGER_BOUNDS[..1] };
         for &size in sizes {
             for &bound in bounds {
-                let slots: Vec<Slot> = inputs.iter().map(|port| slot(port, has_rows, size)).collect();
+                let table = |index: usize| knowledge.tables.get(&index).copied().filter(|&size| size > 0);
+                let slots = inputs.iter().enumerate().map(|(index, port)| slot(port, has_rows, size, table(index)));
+                let slots: Vec<Slot> = slots.collect();
                 let fits = |slot: &Slot| slot.row_bytes().is_some_and(|bytes| bytes <= MAX_ROW_BYTES);
                 if !slots.iter().all(fits) {
                     continue;
                 }
-                let probe = Self { slots, has_rows, bound, extreme_integers: true };
+                let constants = Arc::clone(&knowledge.constants);
+                let probe = Self { slots, has_rows, bound, extreme_integers: true, constants };
                 match probe.run(session, &[Fill::Plain(1)], outputs) {
                     Ok(answer) => return Ok((probe, answer)),
                     Err(failure) => refusal = failure,
@@ -115,38 +135,92 @@ impl Probe {
         Batch { tensors: tensors.collect() }
     }
 
+    /// Whether rows of known values differ from ordinary ones.
+    pub(crate) fn knows_values(&self) -> bool {
+        self.slots.iter().any(|slot| match slot.datatype {
+            DataType::Bytes => !self.constants.strings.is_empty(),
+            datatype if is_integer(datatype) => slot.table.is_some() || !self.constants.integers.is_empty(),
+            DataType::Bool => false,
+            _ => !self.constants.floats.is_empty(),
+        })
+    }
+
     /// Appends one row of one input.
     fn fill(&self, index: usize, slot: &Slot, fill: Fill, data: &mut Vec<u8>) {
-        let seed = if let Fill::Plain(seed) = fill { seed } else { 7 };
+        let seed = match fill {
+            Fill::Plain(seed) => seed,
+            Fill::Known(number) => 1000 + number,
+            _ => 7,
+        };
         let mut noise = Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index as u64 + 1) << 32);
-        for _ in 0..element_count(&slot.shape).unwrap_or(0) {
+        for place in 0..element_count(&slot.shape).unwrap_or(0) {
+            let known = if let Fill::Known(number) = fill { Some(number as usize + place) } else { None };
             match slot.datatype {
-                DataType::Bytes => push_string(fill, &mut noise, data),
+                DataType::Bytes => match known.and_then(|number| pick(&self.constants.strings, number)) {
+                    Some(text) => push_text(text.iter().copied(), text.len(), data),
+                    None => push_string(fill, &mut noise, data),
+                },
                 DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64 => {
-                    push_float(slot.datatype, float(fill, &mut noise), data);
+                    let known = known.and_then(|number| pick(&self.constants.floats, number)).copied();
+                    push_float(slot.datatype, known.unwrap_or_else(|| float(fill, &mut noise)), data);
                 }
-                datatype => self.push_integer(datatype, fill, &mut noise, data),
+                datatype => {
+                    let value = known.and_then(|number| self.known_integer(slot, number));
+                    let value = value.unwrap_or_else(|| self.integer(slot, fill, &mut noise));
+                    data.extend_from_slice(&value.to_le_bytes()[..datatype.size().unwrap_or(0)]);
+                }
             }
         }
     }
 
-    fn push_integer(&self, datatype: DataType, fill: Fill, noise: &mut Noise, data: &mut Vec<u8>) {
-        let (low, high): (i64, i64) = match datatype {
-            DataType::Bool => (0, 1),
-            DataType::Uint8 => (0, i64::from(u8::MAX)),
-            DataType::Int8 => (i64::from(i8::MIN), i64::from(i8::MAX)),
-            DataType::Uint16 => (0, i64::from(u16::MAX)),
-            DataType::Int16 => (i64::from(i16::MIN), i64::from(i16::MAX)),
-            DataType::Uint32 | DataType::Uint64 => (0, EXTREME as i64),
-            _ => (-EXTREME as i64, EXTREME as i64),
+    /// One of the integers that the model knows and the input can hold.
+    fn known_integer(&self, slot: &Slot, number: usize) -> Option<i64> {
+        let (low, high) = match slot.table {
+            // The table's last places, then its first ones, then what lies between.
+            Some(size) if number.is_multiple_of(2) => return Some((size - 1 - number as i64 / 2).rem_euclid(size)),
+            Some(size) => (0, size - 1),
+            None => range(slot.datatype),
         };
-        let (low, high) = if self.extreme_integers { (low, high) } else { (0, high.min(self.bound - 1)) };
-        let value = match fill {
-            Fill::Plain(_) => (noise.next() % self.bound as u64) as i64 % (high + 1),
+        let fits = |number: &&i64| (low..=high).contains(*number);
+        let fitting: Vec<i64> = self.constants.integers.iter().filter(fits).copied().collect();
+        let first = slot.table.map(|size| (number as i64 / 2).rem_euclid(size));
+        pick(&fitting, number).copied().or(first)
+    }
+
+    fn integer(&self, slot: &Slot, fill: Fill, noise: &mut Noise) -> i64 {
+        let (low, high) = range(slot.datatype);
+        let (low, high) = (low.max(-EXTREME as i64), high.min(EXTREME as i64));
+        let (low, high) = match slot.table {
+            Some(size) => (0, size - 1),
+            None if self.extreme_integers => (low, high),
+            None => (0, high.min(self.bound - 1)),
+        };
+        let bound = slot.table.unwrap_or(self.bound).max(1);
+        match fill {
+            Fill::Plain(_) | Fill::Known(_) => (noise.next() % bound as u64) as i64 % (high + 1),
             Fill::High | Fill::NotANumber => high,
             Fill::Low => low,
-        };
-        data.extend_from_slice(&value.to_le_bytes()[..datatype.size().unwrap_or(0)]);
+        }
+    }
+}
+
+/// One of a list, by any number.
+fn pick<T>(list: &[T], number: usize) -> Option<&T> {
+    list.get(number.checked_rem(list.len())?)
+}
+
+/// What an integer type can hold.
+fn range(datatype: DataType) -> (i64, i64) {
+    match datatype {
+        DataType::Bool => (0, 1),
+        DataType::Uint8 => (0, i64::from(u8::MAX)),
+        DataType::Int8 => (i64::from(i8::MIN), i64::from(i8::MAX)),
+        DataType::Uint16 => (0, i64::from(u16::MAX)),
+        DataType::Int16 => (i64::from(i16::MIN), i64::from(i16::MAX)),
+        DataType::Int32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        DataType::Uint32 => (0, i64::from(u32::MAX)),
+        DataType::Uint64 => (0, i64::MAX),
+        _ => (i64::MIN, i64::MAX),
     }
 }
 
@@ -156,10 +230,10 @@ impl Slot {
     }
 }
 
-fn slot(port: &Port, has_rows: bool, size: i64) -> Slot {
+fn slot(port: &Port, has_rows: bool, size: i64, table: Option<i64>) -> Slot {
     let dimensions = port.spec.shape.iter().skip(usize::from(has_rows));
     let shape = dimensions.map(|&dimension| if dimension < 0 { size } else { dimension }).collect();
-    Slot { datatype: port.spec.datatype, shape }
+    Slot { datatype: port.spec.datatype, shape, table }
 }
 
 fn is_integer(datatype: DataType) -> bool {
@@ -170,7 +244,7 @@ fn is_integer(datatype: DataType) -> bool {
 fn float(fill: Fill, noise: &mut Noise) -> f64 {
     let unit = (noise.next() >> 11) as f64 / (1_u64 << 52) as f64 - 1.0;
     match fill {
-        Fill::Plain(_) => unit,
+        Fill::Plain(_) | Fill::Known(_) => unit,
         Fill::High => EXTREME * (1.0 + 0.1 * unit),
         Fill::Low => -EXTREME * (1.0 + 0.1 * unit),
         Fill::NotANumber => f64::NAN,
@@ -188,12 +262,16 @@ fn push_float(datatype: DataType, value: f64, data: &mut Vec<u8>) {
 
 fn push_string(fill: Fill, noise: &mut Noise, data: &mut Vec<u8>) {
     let length = match fill {
-        Fill::Plain(_) => 1 + (noise.next() % 8) as usize,
+        Fill::Plain(_) | Fill::Known(_) => 1 + (noise.next() % 8) as usize,
         Fill::High | Fill::NotANumber => LONG_STRING,
         Fill::Low => 0,
     };
+    push_text((0..length).map(|_| b'a' + (noise.next() % 26) as u8), length, data);
+}
+
+fn push_text(text: impl Iterator<Item = u8>, length: usize, data: &mut Vec<u8>) {
     data.extend_from_slice(&(length as u32).to_le_bytes());
-    data.extend((0..length).map(|_| b'a' + (noise.next() % 26) as u8));
+    data.extend(text);
 }
 
 /// The inputs of one run.

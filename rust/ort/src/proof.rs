@@ -13,10 +13,11 @@ use crate::candidate::Candidate;
 use crate::error::LoadError;
 use crate::fault::run_error;
 use crate::load::{LoadOptions, now};
-use crate::model::rows;
+use crate::model::constants;
+use crate::model::flow::{self, Followed, Refusal};
 use crate::model::spec::Port;
 use crate::number::{Tolerance, difference};
-use crate::probe::{Fill, Probe};
+use crate::probe::{Fill, Knowledge, Probe};
 use crate::session::Session;
 use crate::value::Failure;
 
@@ -40,7 +41,13 @@ pub(crate) fn prove(
     let fixed = options.whole_requests.clone().or_else(|| fixed_reason(candidate));
     let outputs: Vec<usize> = (0..candidate.outputs.len()).collect();
     let start = now();
-    let found = Probe::find(session, &candidate.inputs, fixed.is_none(), &outputs);
+    let followed = if fixed.is_none() && options.reads_graph {
+        flow::follow(candidate.model, &candidate.inputs)
+    } else {
+        Followed::default()
+    };
+    let knowledge = Knowledge { constants: Arc::new(constants::of(candidate.model)), tables: followed.bounds };
+    let found = Probe::find(session, &candidate.inputs, fixed.is_none(), &outputs, &knowledge);
     let (probe, alone) = match found {
         Ok(found) => found,
         Err(failure) => return refused_everything(candidate, fixed, failure),
@@ -50,16 +57,15 @@ pub(crate) fn prove(
     if let Some(reason) = fixed {
         return Ok(Proven { batching: Batching::Fixed { reason }, probe: Some(probe) });
     }
-    if let Some(reason) = rows::mixing(candidate.model, &candidate.inputs) {
-        return Ok(Proven { batching: Batching::Unsafe { reason }, probe: Some(probe) });
-    }
     let until = start + options.warmup_budget / 2;
     let neighbours = if is_slow { 1 } else { 2 };
     let mut trial = Trial { session, outputs: &candidate.outputs, indices: outputs, probe };
-    let batching = match trial.rows_are_independent(alone, neighbours, &|| now() < until) {
-        Ok(()) => Batching::Rows,
-        Err(batching) => batching,
+    let tried = match followed.refusal {
+        None => trial.rows_are_independent(alone, neighbours, &|| now() < until),
+        Some(Refusal::Uncounted(reason)) => Err(Batching::Fixed { reason }),
+        Some(Refusal::Dependent(reason)) => Err(trial.refused(alone, neighbours, reason)),
     };
+    let batching = tried.err().unwrap_or(Batching::Rows);
     Ok(Proven { batching, probe: Some(trial.probe) })
 }
 
@@ -142,6 +148,12 @@ const WILD: [([Fill; 2], &str); 4] = [
 /// Rows and places of larger batches. They find little more, so they are tried only while there is time.
 const LARGER: [(usize, usize); 5] = [(4, 0), (4, 3), (8, 5), (16, 1), (33, 32)];
 
+/// Neighbours with values that the model knows.
+const KNOWN: &str = "values from the model's own constants";
+
+/// How often rows of values that the model knows are tried beside each other.
+const KNOWN_ROUNDS: u64 = 6;
+
 /// A row that takes longer than this part of the budget has one neighbour instead of two.
 const SLOW_PART: u32 = 16;
 
@@ -167,6 +179,13 @@ impl Trial<'_> {
                 self.equal((&calm, PLACE), (&wild, PLACE), name, Some(Tolerance::OF_NEIGHBOURS))?;
             }
         }
+        if self.probe.knows_values() {
+            let pair = [Fill::Known(0), Fill::Known(1)];
+            if let Ok(wild) = self.run(&among(pair)[..=neighbours]) {
+                self.equal((&calm, PLACE), (&wild, PLACE), KNOWN, Some(Tolerance::OF_NEIGHBOURS))?;
+            }
+            self.known_rows_are_independent(neighbours, has_time)?;
+        }
         for (rows, place) in LARGER {
             if !has_time() {
                 return Ok(());
@@ -180,6 +199,41 @@ impl Trial<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Rows of values that the model knows, beside each other and beside ordinary ones.
+    fn known_rows_are_independent(&self, neighbours: usize, has_time: &dyn Fn() -> bool) -> Result<(), Batching> {
+        for round in 0..KNOWN_ROUNDS {
+            if round > 0 && !has_time() {
+                return Ok(());
+            }
+            let subject = Fill::Known(5 * round + 2);
+            let among = |pair: [Fill; 2]| [pair[0], subject, pair[1]];
+            // A model may refuse values that are compared with something else.
+            let Ok(calm) = self.run(&among(CALM)[..=neighbours]) else { continue };
+            if let Ok(alone) = self.run(&[subject]) {
+                self.equal((&alone, 0), (&calm, PLACE), KNOWN, None)?;
+            }
+            let pair = [Fill::Known(2 * round), Fill::Known(2 * round + 1)];
+            if let Ok(wild) = self.run(&among(pair)[..=neighbours]) {
+                self.equal((&calm, PLACE), (&wild, PLACE), KNOWN, Some(Tolerance::OF_NEIGHBOURS))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a model is whose rows are not shown to be independent: does it count them at all?
+    fn refused(&self, alone: Vec<OutputTensor>, neighbours: usize, reason: String) -> Batching {
+        let alone = Answer { rows: 1, tensors: alone };
+        let several = self.run(&[CALM[0], SUBJECT, CALM[1]][..=neighbours]);
+        for answer in [Some(alone), several.ok()].into_iter().flatten() {
+            for (index, port) in self.outputs.iter().enumerate() {
+                if let Err(uncounted) = row(&port.spec.name, (&answer, 0), index) {
+                    return uncounted;
+                }
+            }
+        }
+        Batching::Unsafe { reason }
     }
 
     fn run(&self, rows: &[Fill]) -> Result<Answer, Failure> {

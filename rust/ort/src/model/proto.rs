@@ -86,18 +86,30 @@ pub(crate) struct Node {
 pub(crate) struct Attribute {
     #[prost(string, tag = "1")]
     pub(crate) name: String,
+    #[prost(float, tag = "2")]
+    pub(crate) f: f32,
     #[prost(int64, tag = "3")]
     pub(crate) i: i64,
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) s: Vec<u8>,
     #[prost(message, optional, tag = "5")]
     pub(crate) t: Option<Tensor>,
     #[prost(message, optional, tag = "6")]
     pub(crate) g: Option<Graph>,
+    #[prost(float, repeated, tag = "7")]
+    pub(crate) floats: Vec<f32>,
     #[prost(int64, repeated, tag = "8")]
     pub(crate) ints: Vec<i64>,
+    #[prost(bytes = "vec", repeated, tag = "9")]
+    pub(crate) strings: Vec<Vec<u8>>,
     #[prost(message, repeated, tag = "10")]
     pub(crate) tensors: Vec<Tensor>,
     #[prost(message, repeated, tag = "11")]
     pub(crate) graphs: Vec<Graph>,
+    #[prost(int32, tag = "20")]
+    pub(crate) r#type: i32,
+    #[prost(string, tag = "21")]
+    pub(crate) ref_attr_name: String,
     #[prost(message, optional, tag = "22")]
     pub(crate) sparse_tensor: Option<SparseTensor>,
     #[prost(message, repeated, tag = "23")]
@@ -209,6 +221,21 @@ impl Node {
     /// An integer attribute, or its default.
     pub(crate) fn int(&self, name: &str, default: i64) -> i64 {
         self.attribute(name).map_or(default, |attribute| attribute.i)
+    }
+
+    /// Whether an integer attribute is there and not zero.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.int(name, 0) != 0
+    }
+
+    /// A list of integers, if the attribute is there.
+    pub(crate) fn ints(&self, name: &str) -> Option<&[i64]> {
+        self.attribute(name).map(|attribute| &attribute.ints[..])
+    }
+
+    /// A text attribute, or its default.
+    pub(crate) fn text<'a>(&'a self, name: &str, default: &'a str) -> &'a str {
+        self.attribute(name).map_or(default, |attribute| std::str::from_utf8(&attribute.s).unwrap_or_default())
     }
 
     /// How texts name it: type and name, `Softmax 'probabilities'`.

@@ -1,13 +1,14 @@
 //! A tensor of a model file without its weights: dimensions, type, where the data lies, and how much of it there is.
 //!
-//! The values of small integer tensors are kept (axes and shapes often come as initialisers); all else is skipped, so
-//! that reading a model of gigabytes costs its structure only.
+//! The values of small tensors are kept (axes, shapes and what inputs are compared with often come as initialisers); all
+//! else is skipped, so that reading a model of gigabytes costs its structure only.
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::DecodeError;
 use prost::encoding::{self, DecodeContext, WireType};
 
 use super::proto::Entry;
+use crate::number::half;
 
 /// Longest payload whose values are kept, in bytes: more axes than any rank that the protocol carries.
 const MAX_KEPT: usize = 512;
@@ -28,8 +29,24 @@ mod tag {
     pub(super) const LOCATION: u32 = 14;
 }
 
-/// Number of `TensorProto.DataType.INT64`.
-const INT64: i32 = 7;
+/// Most strings of a tensor that are kept.
+const MAX_KEPT_STRINGS: usize = 64;
+
+/// Numbers of `TensorProto.DataType`.
+mod element {
+    pub(super) const FLOAT: i32 = 1;
+    pub(super) const UINT8: i32 = 2;
+    pub(super) const INT8: i32 = 3;
+    pub(super) const UINT16: i32 = 4;
+    pub(super) const INT16: i32 = 5;
+    pub(super) const INT32: i32 = 6;
+    pub(super) const INT64: i32 = 7;
+    pub(super) const BOOL: i32 = 9;
+    pub(super) const FLOAT16: i32 = 10;
+    pub(super) const DOUBLE: i32 = 11;
+    pub(super) const UINT32: i32 = 12;
+    pub(super) const UINT64: i32 = 13;
+}
 
 /// Number of `TensorProto.DataLocation.EXTERNAL`.
 const IS_EXTERNAL: i32 = 1;
@@ -48,6 +65,11 @@ pub(crate) struct Tensor {
     pub(crate) typed_bytes: usize,
     kept_raw: Bytes,
     kept_int64s: Vec<i64>,
+    kept_uint64s: Vec<u64>,
+    kept_int32s: Vec<i32>,
+    kept_floats: Vec<f32>,
+    kept_doubles: Vec<f64>,
+    kept_strings: Vec<Vec<u8>>,
 }
 
 impl Tensor {
@@ -56,24 +78,54 @@ impl Tensor {
         self.location == IS_EXTERNAL || !self.external.is_empty()
     }
 
-    /// The values of a small INT64 tensor.
-    pub(crate) fn int64s(&self) -> Option<Vec<i64>> {
-        if self.element != INT64 || self.is_external() {
+    /// The values of a small tensor of numbers, in order.
+    pub(crate) fn numbers(&self) -> Option<Vec<f64>> {
+        if self.is_external() {
             return None;
         }
         let count = self.dims.iter().try_fold(1_i64, |count, &dimension| count.checked_mul(dimension))?;
-        let values = match self.raw_bytes {
-            Some(_) => self
-                .kept_raw
-                .chunks_exact(8)
-                .filter_map(|bytes| Some(i64::from_le_bytes(bytes.try_into().ok()?)))
-                .collect(),
-            None => self.kept_int64s.clone(),
-        };
+        let values = if self.raw_bytes.is_some() { self.raw_numbers()? } else { self.typed_numbers()? };
         (i64::try_from(values.len()) == Ok(count)).then_some(values)
     }
 
-    /// Counts a typed field; keeps small `int64_data`.
+    /// The first strings of a tensor of strings.
+    pub(crate) fn strings(&self) -> &[Vec<u8>] {
+        &self.kept_strings
+    }
+
+    fn raw_numbers(&self) -> Option<Vec<f64>> {
+        let raw = &self.kept_raw;
+        Some(match self.element {
+            element::FLOAT => raw.chunks_exact(4).map(|bytes| f64::from(f32::from_bits(word(bytes) as u32))).collect(),
+            element::DOUBLE => raw.chunks_exact(8).map(|bytes| f64::from_bits(word(bytes))).collect(),
+            element::FLOAT16 => raw.chunks_exact(2).map(|bytes| half(word(bytes) as u16)).collect(),
+            element::INT64 => raw.chunks_exact(8).map(|bytes| word(bytes) as i64 as f64).collect(),
+            element::UINT64 => raw.chunks_exact(8).map(|bytes| word(bytes) as f64).collect(),
+            element::INT32 => raw.chunks_exact(4).map(|bytes| f64::from(word(bytes) as i32)).collect(),
+            element::UINT32 => raw.chunks_exact(4).map(|bytes| word(bytes) as f64).collect(),
+            element::INT16 => raw.chunks_exact(2).map(|bytes| f64::from(word(bytes) as i16)).collect(),
+            element::UINT16 => raw.chunks_exact(2).map(|bytes| word(bytes) as f64).collect(),
+            element::INT8 => raw.iter().map(|&byte| f64::from(byte as i8)).collect(),
+            element::UINT8 | element::BOOL => raw.iter().map(|&byte| f64::from(byte)).collect(),
+            _ => return None,
+        })
+    }
+
+    fn typed_numbers(&self) -> Option<Vec<f64>> {
+        Some(match self.element {
+            element::FLOAT => self.kept_floats.iter().map(|&value| f64::from(value)).collect(),
+            element::DOUBLE => self.kept_doubles.clone(),
+            element::INT64 => self.kept_int64s.iter().map(|&value| value as f64).collect(),
+            element::UINT32 | element::UINT64 => self.kept_uint64s.iter().map(|&value| value as f64).collect(),
+            element::FLOAT16 => self.kept_int32s.iter().map(|&bits| half(bits as u16)).collect(),
+            element::INT32 | element::INT16 | element::UINT16 | element::INT8 | element::UINT8 | element::BOOL => {
+                self.kept_int32s.iter().map(|&value| f64::from(value)).collect()
+            }
+            _ => return None,
+        })
+    }
+
+    /// Counts a typed field; keeps small ones.
     fn merge_typed(
         &mut self,
         tag: u32,
@@ -82,10 +134,20 @@ impl Tensor {
         ctx: DecodeContext,
     ) -> Result<(), DecodeError> {
         let before = buf.remaining();
-        if tag == tag::INT64S && self.kept_int64s.len() < MAX_KEPT && peek_length(wire_type, buf) <= MAX_KEPT {
-            encoding::int64::merge_repeated(wire_type, &mut self.kept_int64s, buf, ctx)?;
-        } else {
+        if self.typed_bytes > MAX_KEPT || peek_length(wire_type, buf) > MAX_KEPT {
             encoding::skip_field(wire_type, tag, buf, ctx)?;
+        } else {
+            match tag {
+                tag::INT64S => encoding::int64::merge_repeated(wire_type, &mut self.kept_int64s, buf, ctx)?,
+                tag::UINT64S => encoding::uint64::merge_repeated(wire_type, &mut self.kept_uint64s, buf, ctx)?,
+                tag::INT32S => encoding::int32::merge_repeated(wire_type, &mut self.kept_int32s, buf, ctx)?,
+                tag::FLOATS => encoding::float::merge_repeated(wire_type, &mut self.kept_floats, buf, ctx)?,
+                tag::DOUBLES => encoding::double::merge_repeated(wire_type, &mut self.kept_doubles, buf, ctx)?,
+                tag::STRINGS if self.kept_strings.len() < MAX_KEPT_STRINGS => {
+                    encoding::bytes::merge_repeated(wire_type, &mut self.kept_strings, buf, ctx)?;
+                }
+                _ => encoding::skip_field(wire_type, tag, buf, ctx)?,
+            }
         }
         self.typed_bytes = self.typed_bytes.saturating_add(before - buf.remaining());
         Ok(())
@@ -105,6 +167,11 @@ impl Tensor {
         self.raw_bytes = Some(skipped - prefix.unwrap_or(0));
         Ok(())
     }
+}
+
+/// Bytes, lowest first, as a number.
+fn word(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
 }
 
 /// Length of a length-delimited field without reading it; 0 for other fields, huge if it does not fit.

@@ -55,9 +55,13 @@ pub fn options() -> LoadOptions {
 }
 
 pub fn try_load(builder: onnx::Builder) -> Result<LoadedModel, LoadError> {
+    load_with(builder, &options())
+}
+
+pub fn load_with(builder: onnx::Builder, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
     let scratch = Scratch::new();
     let path = builder.write(scratch.path(), "model");
-    mlserve_ort::load(&runtime(), &path, &options())
+    mlserve_ort::load(&runtime(), &path, options)
 }
 
 pub fn load(builder: onnx::Builder) -> LoadedModel {

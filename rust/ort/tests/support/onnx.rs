@@ -97,6 +97,8 @@ pub struct Attribute {
     pub g: Option<Graph>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
+    #[prost(bytes = "vec", repeated, tag = "9")]
+    pub strings: Vec<Vec<u8>>,
     #[prost(int32, tag = "20")]
     pub r#type: i32,
 }
@@ -107,6 +109,8 @@ pub struct Tensor {
     pub dims: Vec<i64>,
     #[prost(int32, tag = "2")]
     pub data_type: i32,
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    pub string_data: Vec<Vec<u8>>,
     #[prost(int64, repeated, tag = "7")]
     pub int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
@@ -213,6 +217,16 @@ pub fn int64s(name: &str, dims: &[i64], values: &[i64]) -> Tensor {
 pub fn raw(name: &str, data_type: i32, dims: &[i64], bytes: &[u8]) -> Tensor {
     let raw_data = Some(bytes.to_vec());
     Tensor { dims: dims.to_vec(), data_type, name: name.to_owned(), raw_data, ..Tensor::default() }
+}
+
+pub fn strings(name: &str, dims: &[i64], values: &[&str]) -> Tensor {
+    let string_data = values.iter().map(|value| value.as_bytes().to_vec()).collect();
+    Tensor { dims: dims.to_vec(), data_type: STRING, name: name.to_owned(), string_data, ..Tensor::default() }
+}
+
+pub fn texts(name: &str, values: &[&str]) -> Attribute {
+    let strings = values.iter().map(|value| value.as_bytes().to_vec()).collect();
+    Attribute { name: name.to_owned(), strings, r#type: 8, ..Attribute::default() }
 }
 
 pub fn int(name: &str, value: i64) -> Attribute {
