@@ -38,7 +38,7 @@ serve: $(STAMPS)/release ## Build the release, serve the example models, send on
 	@HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) bash examples/serve.sh $(BIN)/mlserve
 
 test: $(STAMPS)/dev ## Build for development and run every test
-	MLSERVE_ORT_LIB=$(ORT_LIBRARY) cargo test --workspace --locked
+	MLSERVE_ORT_LIB=$(ORT_LIBRARY) cargo test --workspace --locked --features failpoints
 	$(MAKE) --no-print-directory loom
 	$(BIN)/python -m pytest
 
@@ -116,9 +116,9 @@ $(STAMPS)/release: $(STAMPS)/wheel
 	$(BIN)/pip install --quiet --force-reinstall --no-deps dist/mlserve-*.whl
 	rm -f $(STAMPS)/dev && touch $@
 
-# The dev profile, so that `cargo test` finds the dependencies built.
+# The dev profile, so that `cargo test` finds the dependencies built. With failpoints, which no release has.
 $(STAMPS)/dev: $(RUST_SOURCES) pyproject.toml $(STAMPS)/tools
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --locked
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --locked --features failpoints
 	rm -f $(STAMPS)/release && touch $@
 
 # Training has its own environment: scikit-learn and onnx are needed by nothing else.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::budget::{LocalBudget, Reservation};
 use crate::config::LimitSettings;
 use crate::error::{Error, Kind, Result, quoted};
+use crate::failpoint;
 use crate::queue::deadline_exceeded;
 use crate::request::Request;
 
@@ -36,6 +37,7 @@ impl Admission {
     ///
     /// **Errors:** too many tensors or dimensions; its deadline has passed; too many requests in flight.
     pub fn admit(&self, request: &mut Request, arrived: Instant, now: Instant) -> Result<Reservation> {
+        failpoint!("admit", error => return Err(error));
         self.check_counts(request)?;
         request.deadline = self.deadline(request.deadline, arrived);
         if request.deadline.is_some_and(|deadline| deadline <= now) {

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::budget::Reservation;
 use crate::classify::Classes;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint;
 use crate::join::{Held, Join};
 use crate::request::{Answer, BatchPlace, Output, Protocol, Reply, Text};
 use crate::stats::Slot;
@@ -132,6 +133,7 @@ pub struct Outcome {
 impl Outcome {
     /// Answers the caller, on the loop the request came from, and counts it in that loop's `slot`.
     pub fn deliver(self, version: &Version, slot: &Slot, max_response_bytes: usize, now: Instant) {
+        failpoint!("deliver");
         let Outcome { ticket, result, timing } = self;
         let Ticket { waiter, id, protocol, arrived, home: _, reservation, expected, in_flight, trace } = ticket;
         let (reply, result, Held { reservation, expected, in_flight, trace }) = match waiter {

@@ -1,6 +1,7 @@
 //! The hot path of mlserve: what happens to a request between the wire and the runtime.
 //!
-//! This crate knows no Python, no socket, no global and no clock of its own, and has no unsafe code. The files are the
+//! This crate knows no Python, no socket, no global (but for [`failpoint`], in builds for tests) and no clock of its own,
+//! and has no unsafe code. The files are the
 //! stages of a request in the order it meets them; [`pipeline`] joins them. See docs/architecture.md.
 
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod entry;
 pub mod error;
+pub mod failpoint;
 pub mod join;
 pub mod lane;
 pub mod model;

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::LimitSettings;
 use crate::entry::{Entry, Outcome, Ticket, Waiter, answer_out_of_budget};
 use crate::error::{Error, Kind};
+use crate::failpoint;
 use crate::join;
 use crate::lane::{self, Lane, Occupancy};
 use crate::park::{Demand, Park, Parked, Place};
@@ -150,6 +151,7 @@ impl Pipeline {
     /// Ends the turn: every version's requests run inline or go to its pool. What is left for the next turn counts as
     /// having arrived in it.
     pub fn flush(&mut self) {
+        failpoint!("flush");
         let give_away = self.shared.occupancy.should_give_away(self.home);
         let mut spent = Duration::ZERO;
         let mut groups = std::mem::take(&mut self.groups);
@@ -189,6 +191,7 @@ impl Pipeline {
 
     /// Answers what has waited too long in a queue.
     pub fn expire(&mut self) {
+        failpoint!("expire");
         let now = self.shared.clock.now();
         self.next_expiry = None;
         for (parked, error) in self.park.expire(now) {
@@ -311,6 +314,7 @@ impl Pipeline {
     }
 
     fn run_inline(&mut self, version: &Arc<Version>, mut entries: Vec<Entry>) {
+        failpoint!("inline");
         let now = self.shared.clock.now();
         let slot = &version.stats.loops[self.home];
         let forming = version.forming();

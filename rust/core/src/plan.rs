@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rapidhash::fast::RandomState;
 
 use crate::error::{Error, Kind, Result, quoted};
+use crate::failpoint;
 use crate::version::Version;
 
 /// Where a version is in its life.
@@ -159,6 +160,7 @@ impl Plan {
     ///
     /// **Errors:** not found; known, but waiting will not help.
     pub fn look_up(&self, name: &str, number: Option<u64>) -> Result<Found<'_>> {
+        failpoint!("plan", error => return Err(error));
         let Some(endpoint) = self.endpoint(name) else { return Err(unknown_model(name)) };
         let Some(number) = number else {
             return match &endpoint.latest {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::entry::{Entry, Outcome};
+use crate::failpoint;
 use crate::queue::{Next, Queue};
 use crate::run::Runner;
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, spawn};
@@ -78,6 +79,7 @@ impl Pool {
 
     /// Queues `entries`; what does not fit is refused into `refused`.
     pub fn hand_over(&self, version: &Arc<Version>, entries: &mut Vec<Entry>, refused: &mut Vec<Outcome>) {
+        failpoint!("push");
         let mut state = lock(&self.state);
         for entry in entries.drain(..) {
             state.queue.push(entry, refused);
@@ -126,6 +128,7 @@ impl Pool {
     }
 
     fn take(&self, version: &Arc<Version>, number: usize) -> Work {
+        failpoint!("next");
         let mut refused = Vec::new();
         let mut state = lock(&self.state);
         let mut idle_since = None;
@@ -163,6 +166,7 @@ impl Pool {
 }
 
 fn start_instance(version: Arc<Version>, number: usize) -> std::io::Result<()> {
+    failpoint!("instance_start", error => return Err(std::io::Error::other(error.text().to_owned())));
     let name = format!("run-{}", version.spec.name);
     spawn(name, move || run_instance(&version, number))
 }
@@ -171,6 +175,7 @@ fn run_instance(version: &Arc<Version>, number: usize) {
     let mut runner = Runner::new(version.clock.clone());
     let slot = &version.stats.instances[number];
     loop {
+        failpoint!("instance");
         match version.pool.take(version, number) {
             Work::Batch(batch, mut outcomes) => {
                 if !batch.is_empty() {

@@ -10,6 +10,7 @@ use crate::batch::Gathered;
 use crate::clock::Clock;
 use crate::entry::{Entry, Outcome, Rows, Timing};
 use crate::error::{Error, Kind};
+use crate::failpoint;
 use crate::request::BatchPlace;
 use crate::scatter::Scattered;
 use crate::stats::Slot;
@@ -117,11 +118,15 @@ impl Runner {
 
     fn call(&mut self, version: &Version, batch: &[Entry], indices: &[usize]) -> Ran {
         let begun = self.clock.now();
+        failpoint!("gather");
         self.gathered.gather(batch, &version.spec);
         let views: SmallVec<[TensorView<'_>; 2]> = self.gathered.views(&version.spec).collect();
         let started = self.clock.now();
         // A panic in a backend is its bug; it must cost these requests, not the loop with all its connections.
-        let result = catch_unwind(AssertUnwindSafe(|| version.backend.run(&views, indices)));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            failpoint!("run", error => return Err(RunError { is_input_fault: false, text: error.text().to_owned() }));
+            version.backend.run(&views, indices)
+        }));
         let compute = self.clock.now().saturating_duration_since(started);
         let result =
             result.unwrap_or_else(|_| Err(RunError { is_input_fault: false, text: "the backend panicked".to_owned() }));
@@ -147,6 +152,7 @@ fn scatter(
     scattered: &Result<Scattered<'_>, Error>,
     outcomes: &mut Vec<Outcome>,
 ) {
+    failpoint!("scatter");
     let number = version.next_batch();
     let mut offset = 0;
     for entry in batch {

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::classify::{self, Classes};
 use crate::error::{Error, Result, quoted};
+use crate::failpoint;
 use crate::model::{ModelSpec, TensorSpec};
 use crate::request::{Input, Request, Text};
 use crate::tensor::{BytesElements, DataType, Shape, ShapeText, TensorBytes, are_bools, byte_count, element_count};
@@ -52,6 +53,7 @@ pub struct TensorLimits {
 ///
 /// **Errors:** invalid argument, naming the tensor, the value and what is allowed.
 pub fn validate(request: &mut Request, spec: &ModelSpec, limits: TensorLimits) -> Result<Checked> {
+    failpoint!("validate", error => return Err(error));
     if request.inputs.len() != spec.inputs.len() {
         return Err(wrong_inputs(request, spec));
     }

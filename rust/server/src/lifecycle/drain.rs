@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mlserve_core::clock::Clock;
+use mlserve_core::failpoint;
 use mlserve_core::version::Version;
 
 use crate::resources;
@@ -36,6 +37,7 @@ impl Drain {
 
     /// Drains on this thread.
     pub(super) fn run(self) {
+        failpoint!("drain");
         let deadline = self.clock.now() + self.patience;
         for version in &self.versions {
             version.close();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mlserve_core::config::ModelSettings;
+use mlserve_core::failpoint;
 use mlserve_core::model::ModelSpec;
 use mlserve_core::stats::Stats;
 use mlserve_core::tensor::{DataType, Shape};
@@ -77,6 +78,7 @@ impl Job<'_> {
         runtime: &Arc<mlserve_ort::Runtime>,
         warming: &mut dyn FnMut(),
     ) -> Result<Arc<Version>, String> {
+        failpoint!("load", error => return Err(error.text().to_owned()));
         let begun = manager.clock().now();
         let loaded = mlserve_ort::load_watched(runtime, &self.found.path, &self.options(), warming);
         let mut loaded = loaded.map_err(|error| error.text().to_owned())?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mlserve_core::backend::{ALIGNMENT, Backend, RunError, TensorView};
 use mlserve_core::clock::Clock;
+use mlserve_core::failpoint;
 use mlserve_core::model::ModelSpec;
 use mlserve_core::tensor::{DataType, Shape, byte_count, element_count};
 
@@ -73,6 +74,7 @@ impl Trial<'_> {
     }
 
     fn run(&self, tensors: &[Tensor<'_>]) -> Result<(), RunError> {
+        failpoint!("warm_up", error => return Err(RunError { is_input_fault: false, text: error.text().to_owned() }));
         let views: Vec<TensorView<'_>> = tensors.iter().map(Tensor::view).collect();
         let outputs: Vec<usize> = (0..self.spec.outputs.len()).collect();
         self.backend.run(&views, &outputs).map(drop)
