@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::stop::Stop;
 use crate::tensor::{DataType, Shape};
 
 /// Alignment in bytes of every fixed-size tensor that a backend is given, so that it can be used in place.
@@ -55,4 +56,18 @@ pub trait Backend: Send + Sync + fmt::Debug {
     ///
     /// **Errors:** the run failed; nothing about the backend changes.
     fn run(&self, inputs: &[TensorView<'_>], outputs: &[usize]) -> Result<Vec<OutputTensor>, RunError>;
+
+    /// As [`Backend::run`], and ends before its end if `stop` asks for that: as soon as the backend can, at the latest
+    /// when it would have ended anyway.
+    ///
+    /// **Errors:** also if it was stopped.
+    fn run_until(
+        &self,
+        inputs: &[TensorView<'_>],
+        outputs: &[usize],
+        stop: &Stop,
+    ) -> Result<Vec<OutputTensor>, RunError> {
+        let _ = stop;
+        self.run(inputs, outputs)
+    }
 }

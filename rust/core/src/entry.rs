@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use crate::answers::Trial;
 use crate::budget::Reservation;
 use crate::classify::Classes;
+use crate::cut::Uncut;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
-use crate::join::{Held, Join};
+use crate::join::Join;
 use crate::request::{Answer, BatchPlace, Output, Protocol, Reply, Text};
 use crate::stats::Slot;
 use crate::trace::Trace;
@@ -25,8 +27,10 @@ pub enum Waiter {
     Part {
         /// Where the parts meet.
         join: Arc<Join>,
-        /// Which part this is.
-        index: usize,
+        /// Row of the request that this part begins with.
+        offset: usize,
+        /// Its rows.
+        rows: usize,
     },
 }
 
@@ -35,12 +39,16 @@ pub enum Waiter {
 pub struct Entry {
     /// In the model's order.
     pub inputs: SmallVec<[CheckedInput; 2]>,
+    /// Its rows, if they are more than one run takes; `inputs` have their shapes then.
+    pub uncut: Option<Box<Uncut>>,
     /// Indices of the wanted outputs; empty: all.
     pub outputs: SmallVec<[u16; 4]>,
     /// Which of them are to be classified, if any.
     pub classes: Option<Arc<[Classes]>>,
     /// Rows it adds to a batch.
     pub rows: usize,
+    /// Row of its batch that it begins with, once it has one.
+    pub offset: usize,
     /// Only entries with equal keys share a run.
     pub key: u64,
     /// Bytes of all inputs.
@@ -53,6 +61,8 @@ pub struct Entry {
     pub queue_deadline: Option<Instant>,
     /// When it must have left the queue, or waits behind the others of its level.
     pub delayed_from: Option<Instant>,
+    /// Whether it runs although it is expected to take too long.
+    pub is_tried: bool,
     /// What is needed to answer it.
     pub ticket: Ticket,
 }
@@ -74,6 +84,8 @@ pub struct Ticket {
     pub reservation: Option<Reservation>,
     /// Of these, the bytes of the answer.
     pub expected: usize,
+    /// What lets it run although its answer is expected not to fit.
+    pub trial: Option<Trial>,
     /// Its place among the requests in flight.
     pub in_flight: Option<Reservation>,
     /// What is written of it, if it is traced.
@@ -83,15 +95,38 @@ pub struct Ticket {
 impl Entry {
     /// Whether nobody waits for it any more.
     pub fn is_gone(&mut self) -> bool {
-        match &mut self.ticket.waiter {
-            Waiter::Caller(reply) => reply.is_gone(),
-            Waiter::Part { join, .. } => join.is_gone(),
-        }
+        self.ticket.is_gone()
     }
 
     /// Ends it without a run.
     pub fn refuse(self, error: Error) -> Outcome {
         Outcome { ticket: self.ticket, result: Err(error), timing: Timing::default() }
+    }
+}
+
+impl Ticket {
+    /// The ticket of a part, which holds nothing itself.
+    pub(crate) fn of_part(waiter: Waiter, home: usize, protocol: Protocol, arrived: Instant) -> Self {
+        Self {
+            waiter,
+            id: Text::default(),
+            protocol,
+            arrived,
+            home,
+            reservation: None,
+            expected: 0,
+            trial: None,
+            in_flight: None,
+            trace: None,
+        }
+    }
+
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_gone(&mut self) -> bool {
+        match &mut self.waiter {
+            Waiter::Caller(reply) => reply.is_gone(),
+            Waiter::Part { join, .. } => join.is_gone(),
+        }
     }
 }
 
@@ -131,18 +166,21 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// What became of the whole request: this, or for a part what all parts have become, once this is the last.
+    pub(crate) fn whole(self) -> Option<Outcome> {
+        let Outcome { ticket, result, timing } = self;
+        match ticket.waiter {
+            Waiter::Part { join, offset, rows } => join.finish(offset, rows, result, timing),
+            Waiter::Caller(_) => Some(Outcome { ticket, result, timing }),
+        }
+    }
+
     /// Answers the caller, on the loop the request came from, and counts it in that loop's `slot`.
     pub fn deliver(self, version: &Version, slot: &Slot, max_response_bytes: usize, now: Instant) {
         failpoint!("deliver");
-        let Outcome { ticket, result, timing } = self;
-        let Ticket { waiter, id, protocol, arrived, home: _, reservation, expected, in_flight, trace } = ticket;
-        let (reply, result, Held { reservation, expected, in_flight, trace }) = match waiter {
-            Waiter::Caller(reply) => (reply, result, Held { reservation, expected, in_flight, trace }),
-            Waiter::Part { join, index } => match join.finish(index, result) {
-                Some(whole) => whole,
-                None => return,
-            },
-        };
+        let Some(Outcome { ticket, result, timing }) = self.whole() else { return };
+        let Ticket { waiter, id, protocol, arrived, home: _, reservation, expected, trial, in_flight, trace } = ticket;
+        let Waiter::Caller(reply) = waiter else { return };
         let trace = trace.map(|trace| trace.ended(result.is_ok().then_some(timing), now));
         let answered = result.and_then(|rows| hold(rows, reservation, expected, max_response_bytes));
         match answered {
@@ -160,7 +198,7 @@ impl Outcome {
         if let Some(trace) = trace {
             trace.sent(version.clock.now());
         }
-        drop(in_flight);
+        drop((in_flight, trial));
     }
 }
 
@@ -171,11 +209,9 @@ fn hold(
     expected: usize,
     max_response_bytes: usize,
 ) -> Result<(Rows, Option<Reservation>)> {
-    let bytes: usize = rows.outputs.iter().map(|output| output.data.len()).sum();
+    let bytes = rows.outputs.iter().map(|output| output.data.len()).fold(0, usize::saturating_add);
     if bytes > max_response_bytes {
-        return Err(Error::too_large(format!(
-            "the answer has {bytes} bytes; at most {max_response_bytes} are allowed (limits.max_response_bytes)"
-        )));
+        return Err(answer_too_large(bytes, max_response_bytes));
     }
     let fits = reservation.as_mut().is_none_or(|held| {
         held.shrink_to(held.units().saturating_sub(expected.saturating_sub(bytes)));
@@ -188,6 +224,14 @@ fn hold(
 }
 
 #[cold]
+pub(crate) fn answer_too_large(bytes: usize, max_response_bytes: usize) -> Error {
+    Error::too_large(format!(
+        "the answer has {bytes} bytes; at most {max_response_bytes} are allowed (limits.max_response_bytes)"
+    ))
+}
+
+#[cold]
 pub(crate) fn answer_out_of_budget(bytes: usize) -> Error {
-    Error::new(Kind::OutOfBudget, format!("the {bytes} bytes of the answer would exceed the server's byte budget"))
+    let text = format!("the {bytes} bytes of the answer would exceed the server's byte budget (limits.byte_budget)");
+    Error::new(Kind::OutOfBudget, text)
 }

@@ -52,6 +52,7 @@ macro_rules! failpoint {
         }
     };
     ($stage:literal, $error:ident => $fail:expr) => {
+        #[allow(clippy::question_mark, reason = "what is done with the error is the caller's")]
         if let Err($error) = $crate::failpoint::reach($stage) {
             $fail
         }

@@ -1,154 +1,214 @@
-//! Requests with more rows than one run takes: cut into parts, and the parts' outputs joined again.
+//! Where the parts of a request meet that has more rows than one run takes, and their outputs become one answer.
+//!
+//! A part's rows are copied to their place by the thread that ran it. The answer is allocated once, when the first part
+//! has told how large a row is; outputs whose rows differ in size wait in pieces.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::budget::Reservation;
-use crate::entry::{Entry, Rows, Ticket, Waiter};
-use crate::error::{Error, Kind, Result};
-use crate::model::ModelSpec;
-use crate::request::{Output, Reply};
+use crate::entry::{Outcome, Rows, Ticket, Timing, answer_out_of_budget, answer_too_large};
+use crate::error::{Error, Result};
+use crate::request::{BatchPlace, Output};
 use crate::sync::{Mutex, lock};
-use crate::tensor::{BytesElements, DataType, TensorBytes};
-use crate::trace::Trace;
-use crate::validate::CheckedInput;
+use crate::tensor::{BytesElements, DataType, Shape};
 
 /// Where the parts of one request meet.
 #[derive(Debug)]
-pub struct Join(Mutex<State>);
+pub struct Join {
+    /// Set once a part has failed: the others need not run any more.
+    has_failed: AtomicBool,
+    state: Mutex<State>,
+}
 
 #[derive(Debug)]
 struct State {
-    reply: Option<Box<dyn Reply>>,
-    parts: Vec<Option<Rows>>,
+    /// What is needed to answer the whole request; taken by the last part.
+    ticket: Option<Ticket>,
+    /// Rows of the request.
+    rows: usize,
+    /// Rows that are neither answered nor refused yet.
     missing: usize,
+    max_response_bytes: usize,
+    outputs: Option<SmallVec<[Joined; 2]>>,
+    place: Option<BatchPlace>,
     error: Option<Error>,
-    held: Held,
 }
 
-/// What the whole request holds until it is answered.
-#[derive(Debug, Default)]
-pub(crate) struct Held {
-    /// Its bytes, and those that its answer is expected to have.
-    pub(crate) reservation: Option<Reservation>,
-    /// Of these, the bytes of the answer.
-    pub(crate) expected: usize,
-    /// Its place among the requests in flight.
-    pub(crate) in_flight: Option<Reservation>,
-    /// What is written of it, if it is traced.
-    pub(crate) trace: Option<Box<Trace>>,
+/// One output of the whole request.
+#[derive(Debug)]
+struct Joined {
+    index: usize,
+    datatype: DataType,
+    /// Dimensions of a row.
+    row_shape: Shape,
+    data: Data,
+}
+
+#[derive(Debug)]
+enum Data {
+    /// As many bytes as all rows have, each row in its place.
+    Whole { bytes: Vec<u8>, total: usize },
+    /// By the row that each piece begins with.
+    Pieces { pieces: Vec<(usize, Bytes)>, bytes: usize },
 }
 
 impl Join {
-    /// Whether the other parts need not run any more: the caller is gone, or a part has failed.
-    pub(crate) fn is_gone(&self) -> bool {
-        let mut state = lock(&self.0);
-        state.error.is_some() || state.reply.as_mut().is_none_or(|reply| reply.is_gone())
+    /// A meeting place for the `rows` rows of one request.
+    pub(crate) fn new(ticket: Ticket, rows: usize, max_response_bytes: usize) -> Self {
+        let state = State {
+            ticket: Some(ticket),
+            rows,
+            missing: rows,
+            max_response_bytes,
+            outputs: None,
+            place: None,
+            error: None,
+        };
+        Self { has_failed: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
-    /// Takes a part's result. After the last one: the caller, and the rows of all parts or the first error.
-    pub(crate) fn finish(&self, index: usize, result: Result<Rows>) -> Option<(Box<dyn Reply>, Result<Rows>, Held)> {
-        let mut state = lock(&self.0);
-        match result {
-            Ok(rows) => state.parts[index] = Some(rows),
+    /// Whether the other parts need not run any more: the caller is gone, or a part has failed.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire) || lock(&self.state).ticket.as_mut().is_none_or(Ticket::is_gone)
+    }
+
+    /// Takes the result for the `rows` rows from `offset` on. After the last ones: what became of the whole request.
+    pub(crate) fn finish(&self, offset: usize, rows: usize, result: Result<Rows>, timing: Timing) -> Option<Outcome> {
+        let mut state = lock(&self.state);
+        if let Err(error) = result.and_then(|part| state.add(offset, rows, &part)) {
+            self.has_failed.store(true, Ordering::Release);
             // A part that was dropped because another failed must not hide the reason.
-            Err(error) => state.error = state.error.take().or(Some(error)),
+            state.error.get_or_insert(error);
+            state.outputs = None;
         }
-        state.missing -= 1;
+        state.missing = state.missing.saturating_sub(rows);
         if state.missing > 0 {
             return None;
         }
-        let reply = state.reply.take()?;
-        let parts = std::mem::take(&mut state.parts);
-        let result = match state.error.take() {
-            Some(error) => Err(error),
-            None => joined(parts),
-        };
-        Some((reply, result, std::mem::take(&mut state.held)))
+        let ticket = state.ticket.take()?;
+        Some(Outcome { result: state.whole(), ticket, timing })
     }
 }
 
-/// Cuts `entry` into parts of at most `max_rows` rows.
-///
-/// **Cost:** no copy; the parts are views. Joining copies the outputs once.
-pub fn cut(entry: Entry, spec: &ModelSpec, max_rows: usize) -> Vec<Entry> {
-    let Entry { inputs, outputs, classes, rows, key, bytes: _, level, deadline, queue_deadline, delayed_from, ticket } =
-        entry;
-    let Ticket { waiter, id, protocol, arrived, home, reservation, expected, in_flight, trace } = ticket;
-    let Waiter::Caller(reply) = waiter else { unreachable!("a part is never cut again: it has at most max_rows rows") };
-    let count = rows.div_ceil(max_rows);
-    let join = Arc::new(Join(Mutex::new(State {
-        reply: Some(reply),
-        parts: (0..count).map(|_| None).collect(),
-        missing: count,
-        error: None,
-        held: Held { reservation, expected, in_flight, trace },
-    })));
-    let cutters: Vec<Cutter> =
-        inputs.iter().zip(&spec.inputs).map(|(input, spec)| Cutter::new(input, spec.datatype, rows)).collect();
-    (0..count)
-        .map(|index| {
-            let (start, end) = (index * max_rows, rows.min((index + 1) * max_rows));
-            let inputs: SmallVec<[CheckedInput; 2]> = cutters.iter().map(|cutter| cutter.rows(start, end)).collect();
-            Entry {
-                bytes: inputs.iter().map(|input| input.data.len()).sum(),
-                inputs,
-                outputs: outputs.clone(),
-                classes: classes.clone(),
-                rows: end - start,
-                key,
-                level,
-                deadline,
-                queue_deadline,
-                delayed_from,
-                ticket: Ticket {
-                    waiter: Waiter::Part { join: Arc::clone(&join), index },
-                    id: id.clone(),
-                    protocol,
-                    arrived,
-                    home,
-                    reservation: None,
-                    expected: 0,
-                    in_flight: None,
-                    trace: None,
-                },
+impl State {
+    fn add(&mut self, offset: usize, rows: usize, part: &Rows) -> Result<()> {
+        if self.error.is_some() {
+            return Ok(());
+        }
+        self.place.get_or_insert(part.place);
+        if self.outputs.is_none() {
+            let outputs = part.outputs.iter().map(|output| Joined::new(output, rows, self.rows));
+            let outputs: SmallVec<[Joined; 2]> = outputs.collect::<Result<_>>()?;
+            self.hold(outputs.iter().map(Joined::bytes).fold(0, usize::saturating_add))?;
+            self.outputs = Some(outputs.into_iter().map(Joined::allocated).collect());
+        }
+        let outputs = self.outputs.as_mut().into_iter().flatten();
+        for (joined, output) in outputs.zip(&part.outputs) {
+            joined.put(output, offset, rows)?;
+        }
+        let bytes = self.outputs.iter().flatten().map(Joined::bytes).fold(0, usize::saturating_add);
+        self.hold(bytes)
+    }
+
+    /// Holds what the answer has become, before it is made.
+    fn hold(&mut self, bytes: usize) -> Result<()> {
+        if bytes > self.max_response_bytes {
+            return Err(answer_too_large(bytes, self.max_response_bytes));
+        }
+        let Some(ticket) = &mut self.ticket else { return Ok(()) };
+        let more = bytes.saturating_sub(ticket.expected);
+        if ticket.reservation.as_mut().is_some_and(|held| !held.grow(more)) {
+            return Err(answer_out_of_budget(bytes));
+        }
+        ticket.expected += more;
+        Ok(())
+    }
+
+    fn whole(&mut self) -> Result<Rows> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        let (Some(outputs), Some(place)) = (self.outputs.take(), self.place) else {
+            return Err(Error::internal("a request was cut into no parts"));
+        };
+        let rows = self.rows;
+        Ok(Rows { outputs: outputs.into_iter().map(|output| output.whole(rows)).collect(), place, rows })
+    }
+}
+
+impl Joined {
+    /// The output of which `output` holds `rows` of `all` rows. Nothing is allocated yet.
+    fn new(output: &Output, rows: usize, all: usize) -> Result<Self> {
+        let Some((_, row_shape)) = output.shape.split_first() else { return Err(not_by_rows(output, rows)) };
+        let row_bytes = output.data.len() / rows.max(1);
+        let data = match output.datatype.size() {
+            Some(_) => Data::Whole { bytes: Vec::new(), total: row_bytes.saturating_mul(all) },
+            None => Data::Pieces { pieces: Vec::new(), bytes: 0 },
+        };
+        Ok(Self { index: output.index, datatype: output.datatype, row_shape: row_shape.into(), data })
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.data {
+            Data::Whole { total, .. } => *total,
+            Data::Pieces { bytes, .. } => *bytes,
+        }
+    }
+
+    fn allocated(mut self) -> Self {
+        if let Data::Whole { bytes, total } = &mut self.data {
+            *bytes = vec![0; *total];
+        }
+        self
+    }
+
+    fn put(&mut self, output: &Output, offset: usize, rows: usize) -> Result<()> {
+        let is_alike = output.datatype == self.datatype
+            && output.shape.first() == Some(&(rows as i64))
+            && output.shape[1..] == self.row_shape[..];
+        if !is_alike {
+            return Err(not_by_rows(output, rows));
+        }
+        match &mut self.data {
+            Data::Whole { bytes, .. } => {
+                let start = offset * (output.data.len() / rows.max(1));
+                let place = bytes.get_mut(start..start + output.data.len());
+                place.ok_or_else(|| not_by_rows(output, rows))?.copy_from_slice(&output.data);
             }
-        })
-        .collect()
-}
-
-/// Knows where each row of an input begins.
-struct Cutter {
-    input: CheckedInput,
-    bounds: Bounds,
-}
-
-enum Bounds {
-    Every(usize),
-    At(Vec<usize>),
-}
-
-impl Cutter {
-    fn new(input: &CheckedInput, datatype: DataType, rows: usize) -> Self {
-        let input = CheckedInput { shape: input.shape.clone(), data: input.data.to_contiguous().into() };
-        let bounds = match datatype {
-            DataType::Bytes => Bounds::At(row_bounds(&input.data.to_contiguous(), rows)),
-            _ => Bounds::Every(input.data.len() / rows.max(1)),
-        };
-        Self { input, bounds }
+            Data::Pieces { pieces, bytes } => {
+                *bytes = bytes.saturating_add(output.data.len());
+                pieces.push((offset, output.data.clone()));
+            }
+        }
+        Ok(())
     }
 
-    fn rows(&self, start: usize, end: usize) -> CheckedInput {
-        let at = |row: usize| match &self.bounds {
-            Bounds::Every(bytes) => row * bytes,
-            Bounds::At(bounds) => bounds[row],
+    fn whole(self, rows: usize) -> Output {
+        let data = match self.data {
+            Data::Whole { bytes, .. } => bytes.into(),
+            Data::Pieces { mut pieces, bytes } => {
+                pieces.sort_unstable_by_key(|&(offset, _)| offset);
+                let mut data = Vec::with_capacity(bytes);
+                for (_, piece) in pieces {
+                    data.extend_from_slice(&piece);
+                }
+                data.into()
+            }
         };
-        let mut shape = self.input.shape.clone();
-        shape[0] = (end - start) as i64;
-        let data = self.input.data.as_contiguous().map(|bytes| bytes.slice(at(start)..at(end))).unwrap_or_default();
-        CheckedInput { shape, data: TensorBytes::from(data) }
+        let shape = std::iter::once(rows as i64).chain(self.row_shape).collect();
+        Output { index: self.index, datatype: self.datatype, shape, data }
     }
+}
+
+#[cold]
+fn not_by_rows(output: &Output, rows: usize) -> Error {
+    Error::internal(format!(
+        "a part of {rows} rows of a large request came back with shape {:?}, which does not fit the other parts; set \
+         models.NAME.max_batch_rows to the largest request",
+        output.shape
+    ))
 }
 
 /// Byte offsets at which the rows of a BYTES tensor begin, and where the last ends.
@@ -162,36 +222,4 @@ pub(crate) fn row_bounds(wire: &[u8], rows: usize) -> Vec<usize> {
         .collect();
     let per_row = ends.len() / rows.max(1);
     (0..=rows).map(|row| if row * per_row == 0 { 0 } else { ends[row * per_row - 1] }).collect()
-}
-
-fn joined(parts: Vec<Option<Rows>>) -> Result<Rows> {
-    let mut parts = parts.into_iter().flatten();
-    let Some(mut whole) = parts.next() else {
-        return Err(Error::new(Kind::Internal, "a request was cut into no parts"));
-    };
-    let rest: Vec<Rows> = parts.collect();
-    for (index, output) in whole.outputs.iter_mut().enumerate() {
-        append(output, rest.iter().map(|part| &part.outputs[index]))?;
-    }
-    whole.rows += rest.iter().map(|part| part.rows).sum::<usize>();
-    Ok(whole)
-}
-
-fn append<'a>(output: &mut Output, rest: impl Iterator<Item = &'a Output> + Clone) -> Result<()> {
-    let bytes = output.data.len() + rest.clone().map(|part| part.data.len()).sum::<usize>();
-    let mut data = Vec::with_capacity(bytes);
-    data.extend_from_slice(&output.data);
-    for part in rest {
-        if part.shape[1..] != output.shape[1..] {
-            return Err(Error::internal(format!(
-                "parts of one request came back with shapes {:?} and {:?}; set models.NAME.max_batch_rows to the \
-                 largest request",
-                output.shape, part.shape
-            )));
-        }
-        output.shape[0] += part.shape[0];
-        data.extend_from_slice(&part.data);
-    }
-    output.data = data.into();
-    Ok(())
 }

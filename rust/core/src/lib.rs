@@ -7,12 +7,14 @@
 #![forbid(unsafe_code)]
 
 pub mod admit;
+pub mod answers;
 pub mod backend;
 pub mod batch;
 pub mod budget;
 pub mod classify;
 pub mod clock;
 pub mod config;
+pub mod cut;
 pub mod entry;
 pub mod error;
 pub mod failpoint;
@@ -28,9 +30,11 @@ pub mod queue_policy;
 pub mod request;
 pub mod retry;
 pub mod run;
+pub mod running;
 pub mod scatter;
 pub mod shapes;
 pub mod stats;
+pub mod stop;
 mod sync;
 pub mod tensor;
 pub mod times;
@@ -39,3 +43,4 @@ pub mod turn;
 pub mod validate;
 pub mod version;
 mod version_policy;
+pub mod watch;

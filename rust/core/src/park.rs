@@ -23,7 +23,7 @@ impl Demand for () {
 
 /// What admission adds to a request.
 #[derive(Debug)]
-pub struct Place {
+pub struct Admitted {
     /// The way back to its caller.
     pub reply: Box<dyn Reply>,
     /// When it came in.
@@ -38,7 +38,7 @@ pub struct Parked {
     /// The request.
     pub request: Request,
     /// What it was admitted with.
-    pub place: Place,
+    pub place: Admitted,
 }
 
 /// The requests of one loop that wait.

@@ -3,7 +3,9 @@
 //! One pipeline per event loop. The loop submits decoded requests, looks for the turn's end, flushes, and brings home
 //! what the pool sends; both transports and the in-process call go through here.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
@@ -12,22 +14,24 @@ use crate::admit::Admission;
 use crate::budget::{Budget, LocalBudget};
 use crate::clock::Clock;
 use crate::config::LimitSettings;
-use crate::entry::{Entry, Outcome, Ticket, Waiter, answer_out_of_budget};
+use crate::cut::uncut;
+use crate::entry::{Entry, Outcome, Ticket, Waiter};
 use crate::error::{Error, Kind};
 use crate::failpoint;
-use crate::join;
 use crate::lane::{self, Lane, Occupancy};
-use crate::park::{Demand, Park, Parked, Place};
+use crate::park::{Admitted, Demand, Park, Parked};
 use crate::plan::{Found, Plan};
 use crate::pool::can_finish;
-use crate::queue::{Next, Queue, reason_to_drop};
+use crate::queue::{Next, Queue, drop_gone, reason_to_drop};
 use crate::request::{Protocol, Reply, Request};
-use crate::run::Runner;
+use crate::run::{Job, Place, Runner, panicked};
+use crate::running;
 use crate::stats::Counter;
 use crate::trace::Tracer;
 use crate::turn::{Decision, Turn};
 use crate::validate::{TensorLimits, validate};
 use crate::version::{Delivery, Version};
+use crate::watch::Watch;
 
 /// Requests in flight that a loop draws from the process's count at a time.
 const IN_FLIGHT_CHUNK: usize = 64;
@@ -51,6 +55,8 @@ pub struct Shared {
     pub demand: Arc<dyn Demand>,
     /// Which requests are traced.
     pub tracer: Arc<Tracer>,
+    /// What can be seen of the loops from outside.
+    pub watch: Watch,
 }
 
 /// Refusals by protocol and kind, for requests that reached no version.
@@ -64,7 +70,6 @@ pub struct Pipeline {
     shared: Arc<Shared>,
     plan: Cache<Arc<ArcSwap<Plan>>, Arc<Plan>>,
     admission: Admission,
-    tensor_limits: TensorLimits,
     turn: Turn,
     groups: Vec<Group>,
     runner: Runner,
@@ -78,8 +83,8 @@ pub struct Pipeline {
 
 /// Why an admitted request did not join the turn.
 enum Stopped {
-    Refused(Error, Box<dyn Reply>),
-    Waits(Place),
+    Refused(Error),
+    Waits,
 }
 
 /// A turn's requests for one version.
@@ -99,7 +104,6 @@ impl Pipeline {
             home,
             plan: Cache::new(Arc::clone(&shared.plan)),
             admission: Admission::new(&shared.limits, in_flight),
-            tensor_limits: TensorLimits { max_string_bytes: shared.limits.max_string_bytes },
             turn: Turn::new(),
             groups: Vec::new(),
             runner: Runner::new(shared.clock.clone()),
@@ -115,8 +119,8 @@ impl Pipeline {
     pub fn submit(&mut self, mut request: Request, reply: Box<dyn Reply>) {
         let now = self.shared.clock.now();
         let arrived = request.arrived.unwrap_or(now);
-        match self.admission.admit(&mut request, arrived, now) {
-            Ok(in_flight) => self.go_on(request, Place { reply, arrived, in_flight }, now),
+        match self.guarded(|pipeline| pipeline.admission.admit(&mut request, arrived, now)) {
+            Ok(in_flight) => self.go_on(request, Admitted { reply, arrived, in_flight }, now),
             Err(error) => {
                 self.count_refused(request.protocol, &error);
                 reply.send(Err(error));
@@ -151,20 +155,29 @@ impl Pipeline {
     /// Ends the turn: every version's requests run inline or go to its pool. What is left for the next turn counts as
     /// having arrived in it.
     pub fn flush(&mut self) {
-        failpoint!("flush");
         let give_away = self.shared.occupancy.should_give_away(self.home);
         let mut spent = Duration::ZERO;
         let mut groups = std::mem::take(&mut self.groups);
         let mut left = Vec::new();
-        for group in groups.drain(..) {
-            let row_bytes = group.bytes / group.rows.max(1);
-            match lane::choose(&group.version, group.rows, row_bytes, spent, give_away) {
-                Lane::Inline(expected) => {
-                    spent += expected;
-                    self.run_inline(&group.version, group.entries);
+        for mut group in groups.drain(..) {
+            let flushed = self.guarded(|pipeline| {
+                failpoint!("flush", error => return Err(error));
+                let Group { version, entries, rows, bytes } = &mut group;
+                let row_bytes = *bytes / (*rows).max(1);
+                match lane::choose(version, *rows, row_bytes, spent, give_away, &pipeline.shared.clock) {
+                    Lane::Inline(expected) => {
+                        spent += expected;
+                        pipeline.run_inline(version, entries);
+                    }
+                    Lane::NextTurn => return Ok(true),
+                    Lane::Pool => pipeline.hand_over(version, entries),
                 }
-                Lane::NextTurn => left.push(group),
-                Lane::Pool => self.hand_over(group.version, group.entries),
+                Ok(false)
+            });
+            match flushed {
+                Ok(true) => left.push(group),
+                Ok(false) => {}
+                Err(error) => self.refuse(&group.version, group.entries, &error),
             }
         }
         if left.is_empty() {
@@ -231,12 +244,30 @@ impl Pipeline {
     }
 
     /// Takes an admitted request on: to the turn of its version, or to wait for one.
-    fn go_on(&mut self, mut request: Request, place: Place, now: Instant) {
-        match self.enter(&mut request, place, now) {
-            Ok(()) => {}
-            Err(Stopped::Refused(error, reply)) => reply.send(Err(error)),
-            Err(Stopped::Waits(place)) => self.park(Parked { request, place }),
+    fn go_on(&mut self, mut request: Request, place: Admitted, now: Instant) {
+        let mut place = Some(place);
+        let entered = self.guarded(|pipeline| Ok(pipeline.enter(&mut request, &mut place, now)));
+        let stopped = entered.unwrap_or_else(|error| Err(Stopped::Refused(error)));
+        match (stopped, place) {
+            (Err(Stopped::Refused(error)), Some(place)) => place.reply.send(Err(error)),
+            (Err(Stopped::Waits), Some(place)) => self.park(Parked { request, place }),
+            // It is on its way.
+            _ => {}
         }
+    }
+
+    /// Does `work`, in which a panic costs only what it works on.
+    fn guarded<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        catch_unwind(AssertUnwindSafe(|| work(self))).unwrap_or_else(|_| {
+            self.shared.watch.panics.fetch_add(1, Ordering::Relaxed);
+            Err(panicked())
+        })
+    }
+
+    #[cold]
+    fn refuse(&mut self, version: &Arc<Version>, entries: Vec<Entry>, error: &Error) {
+        self.outcomes.extend(entries.into_iter().map(|entry| entry.refuse(error.clone())));
+        self.deliver(version);
     }
 
     /// Gives up the versions in whose queues nothing of this loop waits any more.
@@ -256,46 +287,56 @@ impl Pipeline {
     }
 
     /// Choose the version, validate, and join the turn.
-    fn enter(&mut self, request: &mut Request, place: Place, now: Instant) -> Result<(), Stopped> {
+    fn enter(&mut self, request: &mut Request, place: &mut Option<Admitted>, now: Instant) -> Result<(), Stopped> {
         let protocol = request.protocol;
         let found = self.plan.load().look_up(&request.model_name, request.model_version);
         let version = match found {
             Ok(Found::Ready(version)) => version,
-            Ok(Found::OnDemand) => return Err(Stopped::Waits(place)),
+            Ok(Found::OnDemand) => return Err(Stopped::Waits),
             Err(error) => {
                 self.shared.refused[self.home].0[protocol as usize][error.kind() as usize].add(1);
-                return Err(Stopped::Refused(error, place.reply));
+                return Err(Stopped::Refused(error));
             }
         };
-        let Place { reply, arrived, in_flight } = place;
+        let Some(arrived) = place.as_ref().map(|place| place.arrived) else { return Ok(()) };
         version.stats.loops[self.home].submitted.add(1);
-        let checked = match validate(request, &version.spec, self.tensor_limits) {
+        let max_string_bytes = self.shared.limits.max_string_bytes;
+        let limits = TensorLimits { max_string_bytes, max_empty_rows: version.max_rows() };
+        let checked = match validate(request, &version.spec, limits) {
             Ok(checked) => checked,
             Err(error) => {
                 version.stats.loops[self.home].failed(protocol, &error);
-                return Err(Stopped::Refused(error, reply));
+                return Err(Stopped::Refused(error));
             }
         };
         // Before the run, so that what cannot be held is not computed either.
-        let expected = version.expected_answer_bytes(checked.rows);
-        if request.reservation.as_mut().is_some_and(|held| !held.grow(expected)) {
-            let error = answer_out_of_budget(expected);
-            version.stats.loops[self.home].failed(protocol, &error);
-            return Err(Stopped::Refused(error, reply));
-        }
+        let row_bytes = checked.bytes / checked.rows.max(1);
+        let most = self.shared.limits.max_response_bytes;
+        let held = version.answers.hold(request.reservation.as_mut(), checked.rows, row_bytes, most);
+        let (expected, trial) = match held {
+            Ok(held) => held,
+            Err(error) => {
+                version.stats.loops[self.home].failed(protocol, &error);
+                return Err(Stopped::Refused(error));
+            }
+        };
+        let Some(Admitted { reply, in_flight, .. }) = place.take() else { return Ok(()) };
         let level = version.level(request.priority);
         let (queue_deadline, delayed_from) = version.queue_policy(level).limits(request.queue_timeout, arrived);
         let entry = Entry {
             inputs: checked.inputs,
+            uncut: None,
             outputs: checked.outputs,
             classes: checked.classes,
             rows: checked.rows,
+            offset: 0,
             key: checked.key,
             bytes: checked.bytes,
             level,
             deadline: request.deadline,
             queue_deadline,
             delayed_from,
+            is_tried: false,
             ticket: Ticket {
                 trace: self.shared.tracer.sample(version, request, arrived, now),
                 waiter: Waiter::Caller(reply),
@@ -305,25 +346,30 @@ impl Pipeline {
                 home: self.home,
                 reservation: request.reservation.take(),
                 expected,
+                trial,
                 in_flight: Some(in_flight),
             },
         };
+        let is_large = entry.rows > version.max_rows() && version.spec.batching.is_allowed();
+        let entry = if is_large { uncut(entry, &version.spec, most) } else { entry };
         join_turn(&mut self.groups, version, entry);
         self.turn.arrived(now);
         Ok(())
     }
 
-    fn run_inline(&mut self, version: &Arc<Version>, mut entries: Vec<Entry>) {
+    fn run_inline(&mut self, version: &Arc<Version>, waiting: &mut Vec<Entry>) {
         failpoint!("inline");
+        let mut entries = std::mem::take(waiting);
         let now = self.shared.clock.now();
-        let slot = &version.stats.loops[self.home];
         let forming = version.forming();
         let key = entries[0].key;
-        let fits = entries.len() == 1
-            || (forming.shared
-                && entries.iter().all(|entry| entry.key == key)
-                && entries.iter().map(|entry| entry.rows).sum::<usize>() <= forming.max_rows);
-        if fits {
+        let is_one_batch = entries.iter().all(|entry| entry.uncut.is_none())
+            && (entries.len() == 1
+                || (forming.shared
+                    && entries.iter().all(|entry| entry.key == key)
+                    && entries.iter().map(|entry| entry.rows).fold(0, usize::saturating_add) <= forming.max_rows));
+        let mut stopped = Vec::new();
+        if is_one_batch {
             let outcomes = &mut self.outcomes;
             let mut index = 0;
             while index < entries.len() {
@@ -332,9 +378,7 @@ impl Pipeline {
                     None => index += 1,
                 }
             }
-            if !entries.is_empty() {
-                self.runner.run(version, slot, entries, &mut self.outcomes);
-            }
+            stopped = self.run_batch(version, entries);
         } else {
             let mut queue = Queue::unbounded();
             for entry in entries {
@@ -343,22 +387,54 @@ impl Pipeline {
             while let Next::Run(batch) =
                 queue.next(now, forming, |entry| can_finish(version, entry, now), &mut self.outcomes)
             {
-                self.runner.run(version, slot, batch, &mut self.outcomes);
+                stopped = self.run_batch(version, batch);
+                if !stopped.is_empty() {
+                    stopped.extend(queue.drain());
+                }
             }
         }
         self.deliver(version);
+        if !stopped.is_empty() {
+            self.give_up_inline(version, stopped, now);
+        }
     }
 
-    fn hand_over(&mut self, version: Arc<Version>, mut entries: Vec<Entry>) {
-        for entry in &entries {
+    /// Runs a batch on this loop. Returns those whose run was stopped.
+    fn run_batch(&mut self, version: &Version, mut batch: Vec<Entry>) -> Vec<Entry> {
+        drop_gone(&mut batch, &mut self.outcomes);
+        if batch.is_empty() {
+            return batch;
+        }
+        let place = Place::Loop(&self.shared.watch.loops[self.home]);
+        let job = Job { version, slot: &version.stats.loops[self.home], place };
+        self.runner.run(job, batch, &mut self.outcomes)
+    }
+
+    /// A run took too long here and was stopped: it is made again by an instance, and the version's runs go there for a
+    /// while.
+    #[cold]
+    fn give_up_inline(&mut self, version: &Arc<Version>, mut stopped: Vec<Entry>, now: Instant) {
+        version.inline.bar(now);
+        tracing::warn!(
+            model = &*version.spec.name,
+            version = version.spec.version,
+            "a run on an event loop took too long and was stopped; it is made again on an instance"
+        );
+        self.hand_over(version, &mut stopped);
+    }
+
+    fn hand_over(&mut self, version: &Arc<Version>, entries: &mut Vec<Entry>) {
+        for entry in entries.iter() {
             if let Some(expiry) = [entry.deadline, entry.queue_deadline].into_iter().flatten().min() {
                 self.note_expiry(expiry);
             }
         }
-        version.pool.hand_over(&version, &mut entries, &mut self.outcomes);
-        self.deliver(&version);
-        if !self.waiting_in.iter().any(|known| Arc::ptr_eq(known, &version)) {
-            self.waiting_in.push(version);
+        // Also without deadlines: callers may go while they run.
+        self.note_expiry(self.shared.clock.now() + running::LOOK_EVERY);
+        version.pool.hand_over(version, entries, &mut self.outcomes);
+        self.deliver(version);
+        if !self.waiting_in.iter().any(|known| Arc::ptr_eq(known, version)) {
+            self.waiting_in.push(Arc::clone(version));
         }
     }
 
@@ -373,11 +449,17 @@ impl Pipeline {
         let now = self.shared.clock.now();
         let slot = &version.stats.loops[self.home];
         let max_response_bytes = self.shared.limits.max_response_bytes;
-        self.outcomes.drain(..).for_each(|outcome| outcome.deliver(version, slot, max_response_bytes, now));
+        for outcome in self.outcomes.drain(..) {
+            // A panic drops the reply, and with it the caller's stream: the others' answers are still handed over.
+            let delivered = AssertUnwindSafe(|| outcome.deliver(version, slot, max_response_bytes, now));
+            if catch_unwind(delivered).is_err() {
+                slot.panics.add(1);
+            }
+        }
     }
 }
 
-/// Adds `entry` to the turn's group for `version`, in parts if it has more rows than one run takes.
+/// Adds `entry` to the turn's group for `version`.
 fn join_turn(groups: &mut Vec<Group>, version: &Arc<Version>, entry: Entry) {
     let index = groups.iter().position(|group| Arc::ptr_eq(&group.version, version)).unwrap_or_else(|| {
         groups.push(Group { version: Arc::clone(version), entries: Vec::new(), rows: 0, bytes: 0 });
@@ -386,9 +468,5 @@ fn join_turn(groups: &mut Vec<Group>, version: &Arc<Version>, entry: Entry) {
     let group = &mut groups[index];
     group.rows = group.rows.saturating_add(entry.rows);
     group.bytes = group.bytes.saturating_add(entry.bytes);
-    if entry.rows > version.max_rows() && version.spec.batching.is_allowed() {
-        group.entries.extend(join::cut(entry, &version.spec, version.max_rows()));
-    } else {
-        group.entries.push(entry);
-    }
+    group.entries.push(entry);
 }

@@ -2,16 +2,20 @@
 //!
 //! A loop hands over all of a turn's requests under one lock and wakes at most one instance; an instance that leaves work
 //! behind wakes the next. An idle instance takes what is queued at once, so a batch grows only while all are busy.
-//! Instances are threads that start when there is work for them and end after a while without.
+//! Instances are threads that start when there is work for them and end after a while without. One that panics refuses
+//! what it had taken, and another takes its place.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::entry::{Entry, Outcome};
+use crate::error::Error;
 use crate::failpoint;
-use crate::queue::{Next, Queue};
-use crate::run::Runner;
+use crate::queue::{Chance, Next, Queue, drop_gone};
+use crate::run::{Job, Place, Runner, panicked};
+use crate::running::{self, Running};
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, spawn};
 use crate::version::{Delivery, Version};
 
@@ -25,6 +29,8 @@ pub struct Pool {
     wake: Condvar,
     waiting: AtomicUsize,
     is_closed: AtomicBool,
+    /// What each instance runs.
+    running: Box<[Running]>,
 }
 
 #[derive(Debug)]
@@ -47,12 +53,14 @@ enum Work {
 impl Pool {
     /// A pool of at most `instances` instances over an empty `queue`.
     pub fn new(queue: Queue, instances: usize) -> Self {
-        let state = State { queue, idle: 0, stopped: (0..instances.max(1)).rev().collect(), is_closed: false };
+        let instances = instances.max(1);
+        let state = State { queue, idle: 0, stopped: (0..instances).rev().collect(), is_closed: false };
         Self {
             state: Mutex::new(state),
             wake: Condvar::new(),
             waiting: AtomicUsize::new(0),
             is_closed: AtomicBool::new(false),
+            running: (0..instances).map(|_| Running::default()).collect(),
         }
     }
 
@@ -72,9 +80,19 @@ impl Pool {
         self.is_closed.load(Ordering::Relaxed)
     }
 
-    /// Whether entries of loop `home` wait here.
+    /// Whether entries of loop `home` wait here, or run.
     pub fn holds(&self, home: usize) -> bool {
-        lock(&self.state).queue.holds(home)
+        lock(&self.state).queue.holds(home) || self.running.iter().any(|running| running.holds(home))
+    }
+
+    /// Stops every run that goes on; its requests are refused.
+    pub fn stop_runs(&self) {
+        self.running.iter().for_each(Running::stop);
+    }
+
+    /// Runs that go on although nobody waits for their end any more: they were told to stop and could not yet.
+    pub fn abandoned(&self) -> usize {
+        self.running.iter().filter(|running| running.is_abandoned()).count()
     }
 
     /// Queues `entries`; what does not fit is refused into `refused`.
@@ -88,12 +106,18 @@ impl Pool {
         self.call_one(version, state);
     }
 
-    /// Drops entries of loop `home` whose time has passed, and tells when the next one's will.
+    /// Drops entries of loop `home` whose time has passed, in the queue and in the runs that go on, and those in runs
+    /// whose callers are gone. Tells when to look again.
     pub fn expire(&self, home: usize, now: Instant, refused: &mut Vec<Outcome>) -> Option<Instant> {
         let mut state = lock(&self.state);
         state.queue.expire(home, now, refused);
         self.waiting.store(state.queue.len(), Ordering::Relaxed);
-        state.queue.next_expiry(home)
+        let queued = state.queue.next_expiry(home);
+        // What waits will run before long, and is then to be looked at like what runs.
+        let queued = state.queue.holds(home).then(|| queued.unwrap_or(now + running::LOOK_EVERY));
+        drop(state);
+        let running = self.running.iter().filter_map(|running| running.expire(home, now, refused));
+        queued.map(|queued| queued.min(now + running::LOOK_EVERY)).into_iter().chain(running).min()
     }
 
     /// Lets the instances finish what is queued and end, instead of lingering. What a loop hands over later, because it
@@ -115,16 +139,46 @@ impl Pool {
         } else if let Some(number) = state.stopped.pop() {
             drop(state);
             if let Err(error) = start_instance(Arc::clone(version), number) {
-                self.start_failed(number, &error);
+                self.start_failed(version, number, &error);
             }
         }
     }
 
-    /// The work waits for an instance that is busy now, for the next hand-over, or for its deadline.
-    fn start_failed(&self, number: usize, error: &std::io::Error) {
+    /// The work waits for an instance that is busy now; if there is none, it is refused.
+    #[cold]
+    fn start_failed(&self, version: &Arc<Version>, number: usize, error: &std::io::Error) {
+        tracing::error!(%error, model = &*version.spec.name, "an instance thread could not be started");
+        self.give_back(version, number, &Error::internal("no thread could be started to run the request"));
+    }
+
+    /// Instance `number` has ended without being asked to. If it was the only one, what waits is refused with `error`.
+    #[cold]
+    fn give_back(&self, version: &Arc<Version>, number: usize, error: &Error) {
         let mut state = lock(&self.state);
         state.stopped.push(number);
-        tracing::error!(%error, "an instance thread could not be started");
+        if state.stopped.len() < self.running.len() {
+            return;
+        }
+        let waiting: Vec<Entry> = state.queue.drain().collect();
+        self.waiting.store(0, Ordering::Relaxed);
+        drop(state);
+        send_home(version, waiting.into_iter().map(|entry| entry.refuse(error.clone())).collect());
+    }
+
+    /// Instance `number` has panicked: what it had taken is refused, and another instance goes on with what waits.
+    #[cold]
+    fn panicked(&self, version: &Arc<Version>, number: usize, has_run: bool) {
+        version.stats.instances[number].panics.add(1);
+        tracing::error!(model = &*version.spec.name, version = version.spec.version, "an instance panicked");
+        let (taken, _) = self.running[number].end();
+        send_home(version, taken.into_iter().map(|entry| entry.refuse(panicked())).collect());
+        if !has_run {
+            // Another would do no better.
+            return self.give_back(version, number, &panicked());
+        }
+        let mut state = lock(&self.state);
+        state.stopped.push(number);
+        self.call_one(version, state);
     }
 
     fn take(&self, version: &Arc<Version>, number: usize) -> Work {
@@ -138,8 +192,9 @@ impl Pool {
             let next = state.queue.next(now, version.forming(), can_finish, &mut refused);
             self.waiting.store(state.queue.len(), Ordering::Relaxed);
             let wait = match next {
-                Next::Run(batch) => {
+                Next::Run(mut batch) => {
                     self.call_one(version, state);
+                    drop_gone(&mut batch, &mut refused);
                     return Work::Batch(batch, refused);
                 }
                 Next::Wait(_) if !refused.is_empty() => return Work::Batch(Vec::new(), refused),
@@ -172,14 +227,24 @@ fn start_instance(version: Arc<Version>, number: usize) -> std::io::Result<()> {
 }
 
 fn run_instance(version: &Arc<Version>, number: usize) {
+    let mut has_run = false;
+    if catch_unwind(AssertUnwindSafe(|| serve(version, number, &mut has_run))).is_err() {
+        version.pool.panicked(version, number, has_run);
+    }
+}
+
+fn serve(version: &Arc<Version>, number: usize, has_run: &mut bool) {
     let mut runner = Runner::new(version.clock.clone());
     let slot = &version.stats.instances[number];
+    let job = Job { version, slot, place: Place::Instance(&version.pool.running[number]) };
     loop {
         failpoint!("instance");
         match version.pool.take(version, number) {
             Work::Batch(batch, mut outcomes) => {
+                *has_run = true;
                 if !batch.is_empty() {
-                    runner.run(version, slot, batch, &mut outcomes);
+                    // What is stopped here is refused, so nothing comes back.
+                    drop(runner.run(job, batch, &mut outcomes));
                 }
                 send_home(version, outcomes);
                 runner.trim();
@@ -189,10 +254,10 @@ fn run_instance(version: &Arc<Version>, number: usize) {
     }
 }
 
-/// One message per loop.
+/// One message per loop. Parts of a request meet here; the last one is sent.
 fn send_home(version: &Arc<Version>, outcomes: Vec<Outcome>) {
     let mut by_home: Vec<Vec<Outcome>> = version.mailboxes.iter().map(|_| Vec::new()).collect();
-    for outcome in outcomes {
+    for outcome in outcomes.into_iter().filter_map(Outcome::whole) {
         by_home[outcome.ticket.home].push(outcome);
     }
     for (mailbox, outcomes) in version.mailboxes.iter().zip(by_home) {
@@ -203,8 +268,14 @@ fn send_home(version: &Arc<Version>, outcomes: Vec<Outcome>) {
 }
 
 /// Whether a run that starts now is expected to end before the entry's deadline.
-pub(crate) fn can_finish(version: &Version, entry: &Entry, now: Instant) -> bool {
-    let Some(deadline) = entry.deadline else { return true };
-    let estimate = version.times.predict(entry.rows, entry.bytes / entry.rows.max(1));
-    estimate.is_none_or(|estimate| !estimate.is_known || now + estimate.mean <= deadline)
+pub(crate) fn can_finish(version: &Version, entry: &Entry, now: Instant) -> Chance {
+    let Some(deadline) = entry.deadline else { return Chance::Good };
+    let rows = entry.rows.min(version.max_rows());
+    let estimate = version.times.predict(rows, entry.bytes / entry.rows.max(1));
+    let is_too_slow = estimate.is_some_and(|estimate| estimate.is_calm() && now + estimate.mean > deadline);
+    match is_too_slow {
+        false => Chance::Good,
+        true if version.times.lets_try() => Chance::Tried,
+        true => Chance::None,
+    }
 }

@@ -1,8 +1,9 @@
 //! The queue of one version: bounded, by priority, and rid of what nobody waits for any more. Hot path.
 //!
 //! Each level has two ranks: what is on time, and behind it what has waited longer than its policy allows and is delayed
-//! instead of refused. Pure: no lock, no thread, no clock. [`crate::pool`] puts it behind a lock and feeds the instances
-//! from it.
+//! instead of refused. A request with more rows than one run takes stays one entry, gives rows to one batch after the
+//! other, and goes behind the others of its rank after each. Pure: no lock, no thread, no clock. [`crate::pool`] puts it
+//! behind a lock and feeds the instances from it; whether a caller is gone is asked without that lock, by [`drop_gone`].
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -38,11 +39,24 @@ pub enum Next {
     Wait(Option<Duration>),
 }
 
+/// Whether an entry is expected to be answered before its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chance {
+    /// It is, or it has none.
+    Good,
+    /// It is not, and runs all the same, to see whether that is still true.
+    Tried,
+    /// It is not.
+    None,
+}
+
 /// How batches are formed.
 #[derive(Clone, Copy, Debug)]
 pub struct Forming {
-    /// Rows of one run at most.
+    /// Rows that are worth running together.
     pub max_rows: usize,
+    /// Rows of one run at most: what larger requests are cut to.
+    pub part_rows: usize,
     /// How long the oldest entry may wait for more.
     pub max_delay: Duration,
     /// Whether entries may share a run at all.
@@ -106,13 +120,13 @@ impl Queue {
         self.len += 1;
     }
 
-    /// Forms the next batch from the oldest entry of the highest level and those that may share its run. What is gone or
-    /// expired on the way lands in `refused`; `can_finish` says whether a run that starts now can meet a deadline.
+    /// Forms the next batch from the oldest entry of the highest level and those that may share its run. What has expired
+    /// on the way lands in `refused`; `can_finish` says whether a run that starts now can meet a deadline.
     pub fn next(
         &mut self,
         now: Instant,
         forming: Forming,
-        can_finish: impl Fn(&Entry) -> bool,
+        can_finish: impl Fn(&Entry) -> Chance,
         refused: &mut Vec<Outcome>,
     ) -> Next {
         self.settle_heads(now, &can_finish, refused);
@@ -161,7 +175,7 @@ impl Queue {
     }
 
     /// Leaves entries that can run at the head of each rank: drops the hopeless ones, and delays the late ones.
-    fn settle_heads(&mut self, now: Instant, can_finish: &impl Fn(&Entry) -> bool, refused: &mut Vec<Outcome>) {
+    fn settle_heads(&mut self, now: Instant, can_finish: &impl Fn(&Entry) -> Chance, refused: &mut Vec<Outcome>) {
         for rank in 0..self.ranks.len() {
             while let Some(mut entry) = self.ranks[rank].pop_front() {
                 if let Some(error) = reason_to_drop(&mut entry, now, can_finish) {
@@ -187,7 +201,7 @@ impl Queue {
         let mut rows = 0;
         for entry in self.ranks.iter().flatten().take(forming.max_rows.saturating_mul(LOOK_AHEAD)) {
             if entry.key == key {
-                rows += entry.rows;
+                rows = usize::saturating_add(rows, entry.rows);
             }
             if rows >= forming.max_rows {
                 break;
@@ -201,7 +215,7 @@ impl Queue {
         key: u64,
         now: Instant,
         forming: Forming,
-        can_finish: impl Fn(&Entry) -> bool,
+        can_finish: impl Fn(&Entry) -> Chance,
         refused: &mut Vec<Outcome>,
     ) -> Vec<Entry> {
         let mut batch: Vec<Entry> = Vec::new();
@@ -222,9 +236,18 @@ impl Queue {
                     refused.push(entry.refuse(error));
                 } else if is_late(&entry, now) {
                     self.delay(rank, entry);
+                } else if let Some(part) = entry.take_rows(forming.part_rows) {
+                    rows = rows.saturating_add(part.rows);
+                    batch.push(part);
+                    if entry.rows > 0 {
+                        is_full = true;
+                        self.ranks[rank].push_back(entry);
+                    } else {
+                        self.len -= 1;
+                    }
                 } else {
                     self.len -= 1;
-                    rows += entry.rows;
+                    rows = rows.saturating_add(entry.rows);
                     batch.push(entry);
                 }
                 is_full |= rows >= forming.max_rows || (!forming.shared && !batch.is_empty());
@@ -248,21 +271,45 @@ fn is_late(entry: &Entry, now: Instant) -> bool {
     entry.delayed_from.is_some_and(|from| from <= now)
 }
 
-/// Why an entry should not run: its caller is gone, or its time has passed or is too short.
-pub(crate) fn reason_to_drop(entry: &mut Entry, now: Instant, can_finish: &impl Fn(&Entry) -> bool) -> Option<Error> {
-    if entry.is_gone() {
-        return Some(Error::new(Kind::Cancelled, "the caller cancelled the request"));
+/// Takes entries whose callers are gone out of `batch`. Asks the connections, so no lock may be held.
+pub(crate) fn drop_gone(batch: &mut Vec<Entry>, refused: &mut Vec<Outcome>) {
+    let mut index = 0;
+    while index < batch.len() {
+        if batch[index].is_gone() {
+            refused.push(batch.remove(index).refuse(cancelled()));
+        } else {
+            index += 1;
+        }
     }
+}
+
+/// Why an entry that runs is to be answered before its run has ended: its caller is gone, or its deadline has passed.
+pub(crate) fn reason_to_answer(entry: &mut Entry, now: Instant) -> Option<Error> {
+    if entry.is_gone() {
+        return Some(cancelled());
+    }
+    let text = "the deadline passed while the request was running";
+    entry.deadline.filter(|&deadline| deadline <= now).map(|_| Error::new(Kind::DeadlineExceeded, text))
+}
+
+/// Why an entry should not run: its time has passed or is too short.
+pub(crate) fn reason_to_drop(entry: &mut Entry, now: Instant, can_finish: &impl Fn(&Entry) -> Chance) -> Option<Error> {
     if expiry(entry).is_some_and(|expiry| expiry <= now) {
         return Some(expired_error(entry, now));
     }
-    if !can_finish(entry) {
-        return Some(Error::new(
-            Kind::DeadlineExceeded,
-            "the deadline is too near: a run takes longer than what is left",
-        ));
+    if entry.is_tried {
+        return None;
     }
-    None
+    match can_finish(entry) {
+        Chance::Good => None,
+        Chance::Tried => {
+            entry.is_tried = true;
+            None
+        }
+        Chance::None => {
+            Some(Error::new(Kind::DeadlineExceeded, "the deadline is too near: a run takes longer than what is left"))
+        }
+    }
 }
 
 fn expiry(entry: &Entry) -> Option<Instant> {
@@ -284,6 +331,11 @@ fn expired_error(entry: &Entry, now: Instant) -> Error {
         // Triton's text; its clients match on it.
         Error::new(Kind::QueueTimeout, "Request timeout expired")
     }
+}
+
+#[cold]
+fn cancelled() -> Error {
+    Error::new(Kind::Cancelled, "the caller cancelled the request")
 }
 
 pub(crate) fn deadline_exceeded() -> Error {

@@ -1,4 +1,6 @@
 //! Runs a batch: gather, one backend call, scatter; and, if it fails, its halves. Hot path.
+//!
+//! A panic in one of them costs the requests of the batch, and nothing else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -12,9 +14,12 @@ use crate::entry::{Entry, Outcome, Rows, Timing};
 use crate::error::{Error, Kind};
 use crate::failpoint;
 use crate::request::BatchPlace;
+use crate::running::Running;
 use crate::scatter::Scattered;
 use crate::stats::Slot;
+use crate::stop::Stop;
 use crate::version::Version;
+use crate::watch::LoopSigns;
 
 /// What a thread needs to run batches; its memory is used again.
 #[derive(Debug)]
@@ -23,13 +28,44 @@ pub struct Runner {
     gathered: Gathered,
 }
 
+/// Where a batch runs, and who can stop it there.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// On a loop. What is stopped there goes to the pool.
+    Loop(&'a LoopSigns),
+    /// On an instance. What is stopped there has nobody left who waits, or the server ends.
+    Instance(&'a Running),
+}
+
+/// What is run, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// What runs.
+    pub version: &'a Version,
+    /// What the thread counts for it.
+    pub slot: &'a Slot,
+    /// Where.
+    pub place: Place<'a>,
+}
+
 /// A run and how long it took.
 struct Ran {
+    /// Those who still wait.
+    batch: Vec<Entry>,
     result: Result<Vec<OutputTensor>, RunError>,
+    was_stopped: bool,
     /// Gather and compute; the rest is not known yet.
     timing: Timing,
     /// When gathering began.
     started: Instant,
+}
+
+/// A batch that was not answered.
+enum Failed {
+    /// The run failed.
+    Run(Vec<Entry>, RunError),
+    /// The run was stopped before its end.
+    Stopped(Vec<Entry>),
 }
 
 impl Runner {
@@ -38,38 +74,36 @@ impl Runner {
         Self { clock, gathered: Gathered::default() }
     }
 
-    /// Runs `batch`, whose entries all have the same key, and appends an outcome for each to `outcomes`.
-    pub fn run(&mut self, version: &Version, slot: &Slot, batch: Vec<Entry>, outcomes: &mut Vec<Outcome>) {
-        let mut failed = match self.run_once(version, slot, batch, false, outcomes) {
-            Ok(()) => return,
+    /// Runs `batch`, whose entries all have the same key, and appends an outcome for each to `outcomes`. Returns those
+    /// whose run was stopped on a loop, because it took too long there.
+    pub fn run(&mut self, job: Job<'_>, batch: Vec<Entry>, outcomes: &mut Vec<Outcome>) -> Vec<Entry> {
+        let mut failed = match self.run_once(job, batch, false, outcomes) {
+            Ok(()) => return Vec::new(),
             Err(failed) => vec![failed],
         };
         // Depth first, so that at most log2(batch) halves wait.
-        while let Some((mut entries, error)) = failed.pop() {
-            if entries.len() == 1 {
+        while let Some(next) = failed.pop() {
+            let (mut entries, error) = match next {
+                Failed::Run(entries, error) => (entries, error),
+                Failed::Stopped(entries) => return stopped(job, entries, failed, outcomes),
+            };
+            if entries.len() <= 1 {
                 outcomes.extend(entries.drain(..).map(|entry| entry.refuse(blame(&error))));
                 continue;
             }
-            if !version.retries.withdraw() {
-                self.run_each(version, slot, entries, outcomes);
+            if !job.version.retries.withdraw() {
+                // One by one: what it would have cost not to batch them.
+                let alone =
+                    entries.into_iter().filter_map(|entry| self.run_once(job, vec![entry], true, outcomes).err());
+                failed.extend(alone);
                 continue;
             }
             let later = entries.split_off(entries.len() / 2);
             for half in [entries, later] {
-                if let Err(half) = self.run_once(version, slot, half, true, outcomes) {
-                    failed.push(half);
-                }
+                failed.extend(self.run_once(job, half, true, outcomes).err());
             }
         }
-    }
-
-    /// Runs entries of a failed batch one by one: what it would have cost not to batch them.
-    fn run_each(&mut self, version: &Version, slot: &Slot, entries: Vec<Entry>, outcomes: &mut Vec<Outcome>) {
-        for entry in entries {
-            if let Err((alone, error)) = self.run_once(version, slot, vec![entry], true, outcomes) {
-                outcomes.extend(alone.into_iter().map(|entry| entry.refuse(blame(&error))));
-            }
-        }
+        Vec::new()
     }
 
     /// Gives back memory that only an unusually large batch needed.
@@ -79,33 +113,43 @@ impl Runner {
 
     fn run_once(
         &mut self,
-        version: &Version,
-        slot: &Slot,
-        batch: Vec<Entry>,
+        job: Job<'_>,
+        mut batch: Vec<Entry>,
         is_retry: bool,
         outcomes: &mut Vec<Outcome>,
-    ) -> Result<(), (Vec<Entry>, RunError)> {
-        let rows: usize = batch.iter().map(|entry| entry.rows).sum();
+    ) -> Result<(), Failed> {
+        let Job { version, slot, .. } = job;
+        let (mut rows, mut bytes) = (0_usize, 0_usize);
+        for entry in &mut batch {
+            entry.offset = rows;
+            rows = rows.saturating_add(entry.rows);
+            bytes = bytes.saturating_add(entry.bytes);
+        }
+        let (requests, row_bytes) = (batch.len(), bytes / rows.max(1));
         let indices = wanted_outputs(version, &batch);
         slot.ran(rows as u64, is_retry);
-        let Ran { result, mut timing, started } = self.call(version, &batch, &indices);
+        let Ran { batch, result, was_stopped, mut timing, started } = self.call(job, batch, &indices);
+        if result.is_ok() || was_stopped {
+            version.times.learn(rows, row_bytes, timing.compute, version.max_rows());
+        }
         let tensors = match result {
             Ok(tensors) => tensors,
             Err(error) => {
                 slot.batch_sizes.record(rows as u64, &timing);
-                return Err((batch, error));
+                return Err(if was_stopped { Failed::Stopped(batch) } else { Failed::Run(batch, error) });
             }
         };
-        let row_bytes = batch.iter().map(|entry| entry.bytes).sum::<usize>() / rows.max(1);
-        version.times.learn(rows, row_bytes, timing.compute, version.max_rows());
         version.retries.deposit(rows);
-        version.seen.note(batch[0].key, batch[0].inputs.iter().map(|input| &input.shape));
         if indices.len() == version.spec.outputs.len() {
-            version.learn_answer(tensors.iter().map(|tensor| tensor.data.len()).sum(), rows);
+            let bytes = tensors.iter().map(|tensor| tensor.data.len()).fold(0, usize::saturating_add);
+            version.answers.learn(rows, row_bytes, bytes);
+        }
+        if let Some(entry) = batch.first() {
+            version.seen.note(entry.key, entry.inputs.iter().map(|input| &input.shape));
         }
         let first = outcomes.len();
-        let scattered = Scattered::new(&tensors, &indices, rows, batch.len(), &version.spec);
-        scatter(version, batch, rows, &scattered, outcomes);
+        let scattered = guarded(slot, || Scattered::new(&tensors, &indices, rows, requests, &version.spec));
+        scatter(job, batch, rows, &scattered, outcomes);
         let ended = started + timing.gather + timing.compute;
         timing.scatter = self.clock.now().saturating_duration_since(ended);
         slot.batch_sizes.record(rows as u64, &timing);
@@ -116,22 +160,53 @@ impl Runner {
         Ok(())
     }
 
-    fn call(&mut self, version: &Version, batch: &[Entry], indices: &[usize]) -> Ran {
-        let begun = self.clock.now();
-        failpoint!("gather");
-        self.gathered.gather(batch, &version.spec);
-        let views: SmallVec<[TensorView<'_>; 2]> = self.gathered.views(&version.spec).collect();
+    fn call(&mut self, job: Job<'_>, batch: Vec<Entry>, indices: &[usize]) -> Ran {
+        let Job { version, slot, place } = job;
         let started = self.clock.now();
-        // A panic in a backend is its bug; it must cost these requests, not the loop with all its connections.
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            failpoint!("run", error => return Err(RunError { is_input_fault: false, text: error.text().to_owned() }));
-            version.backend.run(&views, indices)
-        }));
-        let compute = self.clock.now().saturating_duration_since(started);
-        let result =
-            result.unwrap_or_else(|_| Err(RunError { is_input_fault: false, text: "the backend panicked".to_owned() }));
-        let gather = started.saturating_duration_since(begun);
-        Ran { result, timing: Timing { gather, compute, ..Timing::default() }, started: begun }
+        let gathered = guarded(slot, || {
+            failpoint!("gather");
+            self.gathered.gather(&batch, &version.spec);
+            Ok(())
+        });
+        let computing = self.clock.now();
+        let gather = computing.saturating_duration_since(started);
+        let timing = Timing { gather, ..Timing::default() };
+        if let Err(error) = gathered {
+            let result = Err(RunError { is_input_fault: false, text: error.text().to_owned() });
+            return Ran { batch, result, was_stopped: false, timing, started };
+        }
+        let views: SmallVec<[TensorView<'_>; 2]> = self.gathered.views(&version.spec).collect();
+        let run = |stop: &Stop| {
+            // A panic in a backend is its bug; it must cost these requests, not the loop with all its connections.
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                failpoint!("run", error => return Err(RunError { is_input_fault: false, text: error.text().to_owned() }));
+                version.backend.run_until(&views, indices, stop)
+            }));
+            result.unwrap_or_else(|_| {
+                slot.panics.add(1);
+                Err(RunError { is_input_fault: false, text: "the backend panicked".to_owned() })
+            })
+        };
+        let (batch, result, was_stopped) = match place {
+            Place::Loop(signs) => {
+                if signs.stop.is_asked() {
+                    // It came too late for an earlier batch.
+                    signs.stop.reset();
+                }
+                signs.turn_inline();
+                let result = run(&signs.stop);
+                signs.turn_inline();
+                (batch, result, signs.stop.is_asked())
+            }
+            Place::Instance(running) => {
+                running.begin(batch);
+                let result = run(&running.stop);
+                let (batch, was_stopped) = running.end();
+                (batch, result, was_stopped)
+            }
+        };
+        let compute = self.clock.now().saturating_duration_since(computing);
+        Ran { batch, result, was_stopped, timing: Timing { compute, ..timing }, started }
     }
 }
 
@@ -146,27 +221,57 @@ fn wanted_outputs(version: &Version, batch: &[Entry]) -> SmallVec<[usize; 8]> {
 
 /// Appends an outcome for each entry of `batch`; how long it took is filled in afterwards.
 fn scatter(
-    version: &Version,
+    job: Job<'_>,
     batch: Vec<Entry>,
     rows: usize,
     scattered: &Result<Scattered<'_>, Error>,
     outcomes: &mut Vec<Outcome>,
 ) {
-    failpoint!("scatter");
-    let number = version.next_batch();
-    let mut offset = 0;
+    let number = job.version.next_batch();
     for entry in batch {
         let result = match scattered {
-            Ok(scattered) => scattered.rows_of(&entry, offset).map(|outputs| Rows {
-                outputs,
-                place: BatchPlace { batch: number, rows, offset },
-                rows: entry.rows,
+            Ok(scattered) => guarded(job.slot, || {
+                failpoint!("scatter");
+                scattered.rows_of(&entry, entry.offset)
             }),
             Err(error) => Err(error.clone()),
         };
-        offset += entry.rows;
+        let place = BatchPlace { batch: number, rows, offset: entry.offset };
+        let result = result.map(|outputs| Rows { outputs, place, rows: entry.rows });
         outcomes.push(Outcome { ticket: entry.ticket, result, timing: Timing::default() });
     }
+}
+
+/// What becomes of a batch that was stopped, and of what was to run after it: on a loop it is given back, on an instance
+/// nobody is left who could be answered with it.
+#[cold]
+fn stopped(job: Job<'_>, entries: Vec<Entry>, later: Vec<Failed>, outcomes: &mut Vec<Outcome>) -> Vec<Entry> {
+    let later = later.into_iter().flat_map(|failed| match failed {
+        Failed::Run(entries, _) | Failed::Stopped(entries) => entries,
+    });
+    let entries = entries.into_iter().chain(later);
+    match job.place {
+        Place::Loop(_) => entries.collect(),
+        Place::Instance(_) => {
+            let error = Error::new(Kind::Draining, "the server is shutting down, and the run was stopped");
+            outcomes.extend(entries.map(|entry| entry.refuse(error.clone())));
+            Vec::new()
+        }
+    }
+}
+
+/// Does `work`; a panic in it is counted, and an error of those whom it concerns.
+fn guarded<T>(slot: &Slot, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        slot.panics.add(1);
+        Err(panicked())
+    })
+}
+
+/// The error of requests whose processing panicked.
+#[cold]
+pub(crate) fn panicked() -> Error {
+    Error::internal("the server failed while it worked on the request")
 }
 
 /// The error of a request that failed alone.

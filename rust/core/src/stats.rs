@@ -67,6 +67,8 @@ pub struct Slot {
     pub runs: Counter,
     /// Runs that repeated part of a failed batch.
     pub retried_runs: Counter,
+    /// Panics while a batch was worked on.
+    pub panics: Counter,
     /// From arrival to the answer being handed to the socket, per request.
     pub request_duration: Histogram<19>,
     /// From arrival to the run, per request.
@@ -96,6 +98,7 @@ impl Slot {
             rows: Counter::default(),
             runs: Counter::default(),
             retried_runs: Counter::default(),
+            panics: Counter::default(),
             request_duration: Histogram::new(&DURATION_BOUNDS_NS),
             queue_duration: Histogram::new(&DURATION_BOUNDS_NS),
             gather_duration: Histogram::new(&DURATION_BOUNDS_NS),

@@ -20,12 +20,17 @@ const WORTHWHILE: f32 = 0.95;
 /// How many runs between two looks at what batch size is worth forming.
 const RECONSIDER_EVERY: usize = 64;
 
+/// Of so many requests that are expected to take too long one runs.
+const TRY_EVERY: usize = 8;
+
 /// The learned service times of one version.
 #[derive(Debug)]
 pub struct Times {
     cells: [[Cell; ROW_BUCKETS]; SIZE_BUCKETS],
     runs: AtomicUsize,
     worthwhile: AtomicUsize,
+    /// Requests that were expected to take too long.
+    too_slow: AtomicUsize,
 }
 
 /// An estimate: `f32` mean and mean deviation in microseconds, packed so that they are read together.
@@ -63,7 +68,12 @@ impl Estimate {
 impl Times {
     /// Nothing known yet. `max_rows` is what is worth forming until something is.
     pub fn new(max_rows: usize) -> Self {
-        Self { cells: Default::default(), runs: AtomicUsize::new(0), worthwhile: AtomicUsize::new(max_rows) }
+        Self {
+            cells: Default::default(),
+            runs: AtomicUsize::new(0),
+            worthwhile: AtomicUsize::new(max_rows),
+            too_slow: AtomicUsize::new(0),
+        }
     }
 
     /// Takes a measurement of the warm-up for the typical one of several.
@@ -104,6 +114,12 @@ impl Times {
             deviation: estimate.deviation * factor,
             is_known: estimate.is_known,
         })
+    }
+
+    /// Whether a request that is expected to take too long runs all the same: one in [`TRY_EVERY`] does, or a version whose
+    /// runs were slow once would refuse requests for good. What it costs ends with its deadline.
+    pub fn lets_try(&self) -> bool {
+        self.too_slow.fetch_add(1, Ordering::Relaxed) % TRY_EVERY == TRY_EVERY - 1
     }
 
     /// The most rows that are worth running together: 1 if time per row does not fall.

@@ -47,6 +47,8 @@ pub struct Checked {
 pub struct TensorLimits {
     /// Bytes of one BYTES element.
     pub max_string_bytes: usize,
+    /// Rows of a request whose rows have no bytes: nothing that was sent pays for them.
+    pub max_empty_rows: usize,
 }
 
 /// Checks `request` against `spec` and takes its tensors out of it.
@@ -80,6 +82,9 @@ pub fn validate(request: &mut Request, spec: &ModelSpec, limits: TensorLimits) -
         inputs.push(CheckedInput { shape: std::mem::take(&mut input.shape), data: std::mem::take(&mut input.data) });
     }
     let rows = common_rows(&inputs, spec, &request.id)?;
+    if bytes == 0 && rows > limits.max_empty_rows && spec.batching.is_allowed() {
+        return Err(too_many_empty_rows(request, spec, rows, limits));
+    }
     let outputs = wanted_outputs(request, spec)?;
     let classes =
         request.options.as_ref().map(|options| classes(&options.classifications, rows, spec)).transpose()?.flatten();
@@ -254,6 +259,19 @@ fn classes(asked: &[(Text, usize)], rows: usize, spec: &ModelSpec) -> Result<Opt
         }
     }
     Ok((!classes.is_empty()).then(|| classes.into()))
+}
+
+#[cold]
+fn too_many_empty_rows(request: &Request, spec: &ModelSpec, rows: usize, limits: TensorLimits) -> Error {
+    let id = if request.id.is_empty() { "<id_unknown>" } else { &request.id };
+    Error::too_large(format!(
+        "[request id: {}] the request for model '{}' has {rows} rows without any bytes; at most {} are allowed \
+         (models.{}.max_batch_rows)",
+        quoted(id),
+        spec.name,
+        limits.max_empty_rows,
+        spec.name
+    ))
 }
 
 #[cold]

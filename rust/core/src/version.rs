@@ -1,14 +1,16 @@
 //! A version of a model, ready to run: what callers see of it, what runs it, and what it has done.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::answers::Answers;
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::ModelSettings;
 use crate::entry::Outcome;
-use crate::model::{ModelSpec, TensorSpec};
+use crate::lane::Inline;
+use crate::model::ModelSpec;
 use crate::pool::Pool;
 use crate::queue::{Forming, Queue};
 use crate::queue_policy::QueuePolicy;
@@ -23,7 +25,8 @@ const MAX_BATCH_OUTPUT: usize = 16 << 20;
 
 /// Brings outcomes home to the loop whose requests they answer.
 pub trait Mailbox: Send + Sync + std::fmt::Debug {
-    /// Takes a delivery and wakes the loop. Never blocks: what is in flight is bounded by admission, not here.
+    /// Takes a delivery and wakes the loop. Never blocks: what is in flight is bounded by admission, not here. If the loop
+    /// has ended, the delivery is dropped, and with it whatever it holds.
     fn deliver(&self, delivery: Delivery);
 
     /// Wakes the loop to look at the plan anew; see [`crate::pipeline::Pipeline::plan_changed`].
@@ -79,14 +82,16 @@ pub struct Version {
     pub pool: Pool,
     /// How long runs take.
     pub times: Times,
+    /// How large answers are.
+    pub answers: Answers,
+    /// Whether it may run on loops.
+    pub inline: Inline,
     /// What repeating failed batches may cost.
     pub retries: RetryBudget,
     /// The shapes that requests had.
     pub seen: SeenShapes,
     /// What each level of the queue does with what waits in it.
     policies: Box<[QueuePolicy]>,
-    /// Bytes of one row of an answer, as lately seen.
-    row_bytes_out: AtomicUsize,
     pub(crate) clock: Clock,
     pub(crate) mailboxes: Arc<[Arc<dyn Mailbox>]>,
     batches: AtomicU64,
@@ -112,7 +117,8 @@ impl Version {
             retries: RetryBudget::new(),
             seen: SeenShapes::default(),
             batches: AtomicU64::new(0),
-            row_bytes_out: AtomicUsize::new(least_row_bytes_out(&spec)),
+            answers: Answers::new(&spec),
+            inline: Inline::default(),
             spec,
             settings,
             backend,
@@ -136,24 +142,12 @@ impl Version {
     /// How batches of this version are formed now.
     pub fn forming(&self) -> Forming {
         let one_by_one = self.retries.is_spent();
-        let held = (MAX_BATCH_OUTPUT / self.expected_answer_bytes(1).max(1)).max(1);
+        let held = (MAX_BATCH_OUTPUT / self.answers.row_bytes().max(1)).max(1);
         Forming {
             max_rows: if one_by_one { 1 } else { self.times.worthwhile_rows().min(self.max_rows()).min(held) },
+            part_rows: self.max_rows().min(held),
             max_delay: Duration::from_micros(self.settings.max_delay_us),
             shared: self.spec.batching.is_allowed() && !one_by_one,
-        }
-    }
-
-    /// Bytes that an answer of `rows` rows is expected to have.
-    pub fn expected_answer_bytes(&self, rows: usize) -> usize {
-        self.row_bytes_out.load(Ordering::Relaxed).saturating_mul(rows)
-    }
-
-    /// Learns the size of answers: up at once, down slowly, so that an expectation is rarely too small.
-    pub(crate) fn learn_answer(&self, bytes: usize, rows: usize) {
-        let (seen, known) = (bytes / rows.max(1), self.row_bytes_out.load(Ordering::Relaxed));
-        if seen != known {
-            self.row_bytes_out.store(seen.max(known - known / 8), Ordering::Relaxed);
         }
     }
 
@@ -179,14 +173,4 @@ impl Version {
     pub(crate) fn next_batch(&self) -> u64 {
         self.batches.fetch_add(1, Ordering::Relaxed)
     }
-}
-
-/// Bytes of one row of all outputs, as far as their shapes are known before the first run.
-fn least_row_bytes_out(spec: &ModelSpec) -> usize {
-    let from = usize::from(spec.batching.has_rows());
-    let bytes = |output: &TensorSpec| {
-        let elements = output.shape.iter().skip(from).map(|&dimension| dimension.max(1) as usize);
-        elements.fold(output.datatype.size().unwrap_or(4), usize::saturating_mul)
-    };
-    spec.outputs.iter().map(bytes).fold(0, usize::saturating_add)
 }

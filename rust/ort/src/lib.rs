@@ -2,7 +2,7 @@
 //!
 //! [`Runtime`] is the shared library, opened at run time. [`load`] joins the steps of a model's way in: the file is read
 //! without ONNX Runtime and checked, a session is made, and the model is warmed up and its batching proven. What may be
-//! unsafe is in `api`, `arena`, `memory`, `options`, `runtime`, `session`, `threads` and `value`; nothing else here may.
+//! unsafe is in `api`, `arena`, `memory`, `options`, `runtime`, `session`, `stop`, `threads` and `value`; nothing else here may.
 
 mod api;
 mod arena;
@@ -21,6 +21,7 @@ mod proof;
 mod runtime;
 mod session;
 mod settings;
+mod stop;
 mod threads;
 mod value;
 mod warmup;

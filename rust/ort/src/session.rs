@@ -10,12 +10,13 @@ use std::ptr;
 use std::sync::Arc;
 
 use mlserve_core::backend::{OutputTensor, TensorView};
-use ort_sys::{OrtSession, OrtValue};
+use ort_sys::{OrtRunOptions, OrtSession, OrtValue};
 use smallvec::SmallVec;
 
 use crate::api::Status;
 use crate::options::SessionOptions;
 use crate::runtime::Runtime;
+use crate::stop::Terminator;
 use crate::value::{Failure, Value, take_output};
 
 /// A model's session.
@@ -83,7 +84,7 @@ impl Session {
         Ok(Self { runtime: Arc::clone(runtime), raw, input_names, output_names })
     }
 
-    pub(crate) fn runtime(&self) -> &Runtime {
+    pub(crate) fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
     }
 
@@ -92,6 +93,16 @@ impl Session {
         self: &Arc<Self>,
         inputs: &[TensorView<'_>],
         outputs: &[usize],
+    ) -> Result<Vec<OutputTensor>, Failure> {
+        self.run_until(inputs, outputs, None)
+    }
+
+    /// As [`Session::run`], with a way to end it early.
+    pub(crate) fn run_until(
+        self: &Arc<Self>,
+        inputs: &[TensorView<'_>],
+        outputs: &[usize],
+        terminator: Option<&Terminator>,
     ) -> Result<Vec<OutputTensor>, Failure> {
         if inputs.len() != self.input_names.pointers.len() {
             let (got, want) = (inputs.len(), self.input_names.pointers.len());
@@ -102,7 +113,8 @@ impl Session {
             values.push(Value::new(&self.runtime, view)?);
         }
         let mut written: SmallVec<[*mut OrtValue; 8]> = SmallVec::from_elem(ptr::null_mut(), outputs.len());
-        self.run_values(&values, outputs, &mut written)?;
+        let options = terminator.map_or(ptr::null(), Terminator::as_ptr);
+        self.run_values(options, &values, outputs, &mut written)?;
         // All are taken before the first error is returned, so that none leaks.
         let taken: SmallVec<[_; 8]> = written.into_iter().map(|raw| take_output(self, raw, inputs)).collect();
         taken.into_iter().collect()
@@ -110,6 +122,7 @@ impl Session {
 
     fn run_values(
         &self,
+        options: *const OrtRunOptions,
         inputs: &[Value<'_>],
         outputs: &[usize],
         written: &mut [*mut OrtValue],
@@ -121,12 +134,12 @@ impl Session {
             return Err(Failure::Input("an output that the model does not have was asked for".to_owned()));
         }
         let api = self.runtime.api();
-        // SAFETY: session, names and values are alive during the call; each array is as long as the length passed with
+        // SAFETY: session, options (or null), names and values are alive during the call; each array is as long as the length passed with
         // it; outputs are null, so the runtime allocates them, and they are ours afterwards.
         let status = unsafe {
             (api.table().Run)(
                 self.raw,
-                ptr::null(),
+                options,
                 self.input_names.pointers.as_ptr(),
                 values.as_ptr(),
                 values.len(),

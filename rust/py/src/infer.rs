@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
+use mlserve_core::budget::Reservation;
 use mlserve_core::error::{Error, Kind};
 use mlserve_core::request::{Answer, BatchPlace, Input, Parameter, Protocol, Reply, Request, Text};
 use mlserve_core::tensor::DataType;
@@ -44,6 +45,8 @@ pub(crate) struct Owned {
     pub(crate) version: u64,
     pub(crate) outputs: Vec<(String, &'static str, Vec<i64>, Bytes)>,
     pub(crate) place: BatchPlace,
+    /// Held until the caller has its own copy.
+    pub(crate) _reservation: Option<Reservation>,
 }
 
 /// Hands the answer to the thread that waits for it.
@@ -71,11 +74,11 @@ impl Reply for ChannelReply {
 
     fn send(self: Box<Self>, outcome: Result<Answer<'_>, Error>) {
         // The waiting thread may have been interrupted; then nobody wants the answer.
-        drop(self.sender.send(outcome.map(|answer| owned(&answer))));
+        drop(self.sender.send(outcome.map(owned)));
     }
 }
 
-fn owned(answer: &Answer<'_>) -> Owned {
+fn owned(answer: Answer<'_>) -> Owned {
     let spec = &answer.version.spec;
     let output = |output: &mlserve_core::request::Output| {
         let tensor = &spec.outputs[output.index];
@@ -86,6 +89,7 @@ fn owned(answer: &Answer<'_>) -> Owned {
         version: spec.version,
         outputs: answer.outputs.iter().map(output).collect(),
         place: answer.place,
+        _reservation: answer.reservation,
     }
 }
 

@@ -14,6 +14,7 @@ use mlserve_core::error::{Error, Kind};
 use mlserve_core::pipeline::{Pipeline, Shared};
 use mlserve_core::request::{Protocol, Reply, Request};
 use mlserve_core::turn::Decision;
+use mlserve_core::watch::Arrivals;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 
@@ -44,10 +45,12 @@ pub(crate) struct LoopContext(Rc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    home: usize,
     process: Arc<Process>,
     access_log: Option<AccessLog>,
     bytes: Arc<LocalBudget>,
     pipeline: RefCell<Pipeline>,
+    arrivals: RefCell<Arrivals>,
     submitted: Notify,
     expiry_moved: Notify,
     expiry_awaited: Cell<Option<Instant>>,
@@ -61,6 +64,8 @@ impl LoopContext {
         Self(Rc::new(Inner {
             bytes: LocalBudget::new(Arc::clone(&process.bytes), BYTES_CHUNK),
             pipeline: RefCell::new(Pipeline::new(home, shared)),
+            arrivals: RefCell::default(),
+            home,
             submitted: Notify::new(),
             expiry_moved: Notify::new(),
             expiry_awaited: Cell::new(None),
@@ -86,6 +91,12 @@ impl LoopContext {
         self.0.process.clock.now()
     }
 
+    /// When a request came whose first bytes are being read: now, or when the process was paused, if it was in the
+    /// sockets already. Deadlines that callers ask for count from here.
+    pub(crate) fn arrival(&self) -> Instant {
+        self.0.arrivals.borrow_mut().arrival(&self.0.process.shared.watch, self.0.home, self.now())
+    }
+
     /// Holds `bytes` of the process's budget.
     ///
     /// **Errors:** the budget is spent.
@@ -97,6 +108,31 @@ impl LoopContext {
     pub(crate) fn submit(&self, request: Request, reply: Box<dyn Reply>) {
         self.0.pipeline.borrow_mut().submit(request, reply);
         self.0.submitted.notify_one();
+    }
+
+    /// Sends on a request of the same process, within the limits of those that come over a socket.
+    fn submit_from_process(&self, mut request: Request, reply: Box<dyn Reply>) {
+        match self.held_for(&request) {
+            Ok(reservation) => {
+                request.reservation = Some(reservation);
+                self.submit(request, reply);
+            }
+            Err(error) => {
+                self.count_refused(request.protocol, &error);
+                reply.send(Err(error));
+            }
+        }
+    }
+
+    fn held_for(&self, request: &Request) -> Result<Reservation, Error> {
+        let bytes = request.inputs.iter().map(|input| input.data.len()).fold(0, usize::saturating_add);
+        let most = self.0.process.settings.limits.max_body_bytes;
+        if bytes > most {
+            return Err(Error::too_large(format!(
+                "the request has {bytes} bytes; at most {most} are allowed (limits.max_body_bytes)"
+            )));
+        }
+        self.reserve(bytes)
     }
 
     /// Counts a request that was refused before it could be submitted.
@@ -140,6 +176,8 @@ impl LoopContext {
             for delivery in mail.deliveries {
                 self.0.pipeline.borrow_mut().receive(delivery);
             }
+            // A loop that was woken after a pause notes it, so that what comes later counts as new.
+            self.arrival();
         }
     }
 
@@ -148,7 +186,7 @@ impl LoopContext {
         while let Some(arrival) = arrivals.recv().await {
             match arrival {
                 Arrival::Connection(socket, guard) => serve_connection(self, socket, guard),
-                Arrival::Request(request, reply) => self.submit(*request, reply),
+                Arrival::Request(request, reply) => self.submit_from_process(*request, reply),
                 Arrival::End => break,
                 #[cfg(test)]
                 Arrival::Fault => {

@@ -161,7 +161,7 @@ fn start(connected: &Rc<Connected>, rpc: Rpc, metadata: &Metadata, body: RecvStr
         Ok(facts) => facts,
         Err(error) => return refuse(context, responder, &error),
     };
-    let deadline = timeout.map(|timeout| context.now() + timeout);
+    let deadline = timeout.map(|timeout| context.arrival() + timeout);
     match rpc {
         Rpc::InferStream => {
             let call = stream::StreamCall {

@@ -39,3 +39,4 @@ mod status;
 mod telemetry;
 pub mod text;
 pub mod trace;
+mod watcher;

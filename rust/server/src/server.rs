@@ -23,6 +23,7 @@ use crate::lifecycle::announce::announce;
 use crate::lifecycle::{LoadReport, Models, Startup};
 use crate::process::Process;
 use crate::telemetry;
+use crate::watcher::Watcher;
 
 mod end;
 mod start;
@@ -61,6 +62,7 @@ pub struct Server {
     settled: watch::Receiver<bool>,
     front: Mutex<Option<JoinHandle<usize>>>,
     left_behind: AtomicUsize,
+    _watcher: Watcher,
 }
 
 impl Server {
@@ -82,6 +84,8 @@ impl Server {
         let addresses = listeners.addresses(&settings)?;
         let (loops, arrivals): (Vec<_>, Vec<_>) = mailboxes.into_iter().map(LoopHandle::new).unzip();
         let process = Arc::new(start::process(settings, clock, plan, models, &loops)?);
+        let watcher = Watcher::start(Arc::clone(&process.shared));
+        let watcher = watcher.map_err(|error| format!("the thread that watches could not be started: {error}"))?;
         let threads = start::loops(&process, &loops, arrivals)?;
         let (stop, stopped) = watch::channel(Stop::No);
         let (settle, settled) = watch::channel(false);
@@ -89,7 +93,8 @@ impl Server {
         let front = start::front(Arc::clone(&process), loops.clone(), listeners, stopped, threads)?;
         start::manager(Arc::clone(&process), orders, begun, Arc::clone(&startup), settle)?;
         let front = Mutex::new(Some(front));
-        Ok(Server { process, addresses, loops, stop, startup, settled, front, left_behind: AtomicUsize::new(0) })
+        let left_behind = AtomicUsize::new(0);
+        Ok(Server { process, addresses, loops, stop, startup, settled, front, left_behind, _watcher: watcher })
     }
 
     /// Where it listens.

@@ -28,6 +28,8 @@ pub struct Totals {
     pub runs: u64,
     /// Runs that repeated part of a failed batch.
     pub retried_runs: u64,
+    /// Panics while a batch was worked on.
+    pub panics: u64,
     /// From arrival to the answer being handed to the socket, per answered request.
     pub request: HistogramTotal,
     /// From arrival to the run, per answered request.
@@ -84,6 +86,7 @@ impl Totals {
         self.rows += slot.rows.get();
         self.runs += slot.runs.get();
         self.retried_runs += slot.retried_runs.get();
+        self.panics += slot.panics.get();
         slot.request_duration.add_to(&mut self.request);
         slot.queue_duration.add_to(&mut self.queue);
         slot.gather_duration.add_to(&mut self.gather);
@@ -104,6 +107,7 @@ impl Totals {
         self.rows += other.rows;
         self.runs += other.runs;
         self.retried_runs += other.retried_runs;
+        self.panics += other.panics;
         self.request.merge(&other.request);
         self.queue.merge(&other.queue);
         self.gather.merge(&other.gather);

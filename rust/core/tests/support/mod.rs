@@ -8,7 +8,7 @@
 )]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -24,10 +24,12 @@ use mlserve_core::park::Demand;
 use mlserve_core::pipeline::{Pipeline, Refused, Shared};
 use mlserve_core::plan::{Endpoint, Plan, Slot};
 use mlserve_core::request::{Answer, BatchPlace, Input, Protocol, Reply, Request};
+use mlserve_core::stop::Stop;
 use mlserve_core::tensor::DataType;
 use mlserve_core::trace::{Trace, TraceSink, Tracer};
 use mlserve_core::turn::Decision;
 use mlserve_core::version::{Delivery, Mailbox, NewVersion, Version};
+use mlserve_core::watch::Watch;
 
 /// What the scripted backend answers to a row that holds this value: it fails.
 pub const POISON: f32 = -666.0;
@@ -36,16 +38,17 @@ pub const POISON: f32 = -666.0;
 #[derive(Debug, Default)]
 pub struct Doubler {
     pub runs: Mutex<Vec<usize>>,
-    pub held: (Mutex<bool>, Condvar),
+    pub held: Mutex<bool>,
     pub panics: AtomicBool,
+    /// How many runs were stopped before their end.
+    pub stopped: AtomicUsize,
     /// What a run takes on the manual clock.
     pub takes: Mutex<Option<(ManualClock, Duration)>>,
 }
 
 impl Doubler {
     pub fn hold(&self, held: bool) {
-        *self.held.0.lock().unwrap() = held;
-        self.held.1.notify_all();
+        *self.held.lock().unwrap() = held;
     }
 
     pub fn runs(&self) -> Vec<usize> {
@@ -55,9 +58,24 @@ impl Doubler {
 
 impl Backend for Doubler {
     fn run(&self, inputs: &[TensorView<'_>], outputs: &[usize]) -> Result<Vec<OutputTensor>, RunError> {
+        self.run_until(inputs, outputs, &Stop::default())
+    }
+
+    fn run_until(
+        &self,
+        inputs: &[TensorView<'_>],
+        outputs: &[usize],
+        stop: &Stop,
+    ) -> Result<Vec<OutputTensor>, RunError> {
         let input = inputs[0];
         self.runs.lock().unwrap().push(input.shape[0] as usize);
-        drop(self.held.1.wait_while(self.held.0.lock().unwrap(), |held| *held).unwrap());
+        while *self.held.lock().unwrap() {
+            if stop.is_asked() {
+                self.stopped.fetch_add(1, Ordering::SeqCst);
+                return Err(RunError { is_input_fault: false, text: "stopped".to_owned() });
+            }
+            std::thread::yield_now();
+        }
         if let Some((clock, takes)) = &*self.takes.lock().unwrap() {
             clock.advance(*takes);
         }
@@ -206,6 +224,7 @@ impl Bench {
             refused: Box::new([Refused::default()]),
             demand: demand.clone(),
             tracer: Arc::new(Tracer::new(Some(traces.clone()), Clock::Manual(clock.clone()))),
+            watch: Watch::new(1, clock.now()),
         });
         let pipeline = Pipeline::new(0, shared.clone());
         Self { clock, backend, mailbox, pipeline, version, shared, demand, traces }

@@ -62,6 +62,10 @@ fn live(seed: &LoopSeed, arrivals: &mut mpsc::UnboundedReceiver<Arrival>) -> std
         .enable_all()
         .max_blocking_threads(2)
         .thread_keep_alive(Duration::from_secs(10))
+        .on_thread_park({
+            let (shared, home) = (Arc::clone(&seed.shared), seed.home);
+            move || shared.watch.loops[home].turned()
+        })
         .build()?;
     let tasks = LocalSet::new();
     let end = tasks.block_on(&runtime, async {

@@ -16,6 +16,7 @@ use mlserve_core::pipeline::{Refused, Shared};
 use mlserve_core::plan::{Endpoint, Plan, Slot, State};
 use mlserve_core::tensor::DataType;
 use mlserve_core::version::{Mailbox, NewVersion, Version};
+use mlserve_core::watch::Watch;
 use tokio::net::UnixStream;
 
 use crate::event_loop::{self, LoopHandle, LoopMailbox, LoopSeed};
@@ -114,6 +115,7 @@ impl Served {
             refused: [Refused::default()].into(),
             demand: Arc::new(()),
             tracer: Arc::clone(&tracer.tracer),
+            watch: Watch::new(1, clock.now()),
         };
         let process = Arc::new(Process {
             status: Status::new(&settings.server, Vec::new()),

@@ -83,7 +83,7 @@ type Body = serde_json::Map<String, Value>;
 
 async fn body(context: &LoopContext, request: HttpRequest, trail: &mut Trail) -> Result<Body, Refusal> {
     let limits = &context.process().settings.limits;
-    let fields = Fields::read(&request.headers, request.arrived)?;
+    let fields = Fields::read(&request.headers, context.arrival())?;
     if fields.encoding != Encoding::Identity {
         return Err(Error::new(Kind::NotOffered, "this route takes bodies without content-encoding").into());
     }

@@ -46,7 +46,7 @@ pub(super) async fn infer(
     trail: &mut Trail,
 ) -> Result<HttpResponse, Refusal> {
     let settings = &context.process().settings;
-    let fields = Fields::read(&request.headers, request.arrived)?;
+    let fields = Fields::read(&request.headers, context.arrival())?;
     let body = request.body.collect(context, settings.limits.max_body_bytes, fields.content_length).await?;
     trail.body_was(body.len);
     let body = inflated(context, fields.encoding, body).await?;

@@ -105,7 +105,7 @@ pub(super) async fn answer(
     trail: &mut Trail,
 ) -> Result<HttpResponse, Refusal> {
     let limits = &context.process().settings.limits;
-    let fields = Fields::read(&request.headers, request.arrived)?;
+    let fields = Fields::read(&request.headers, context.arrival())?;
     let body = request.body.collect(context, limits.max_body_bytes, fields.content_length).await?;
     trail.body_was(body.len);
     let body = inflated(context, fields.encoding, body).await?;

@@ -17,6 +17,10 @@ pub(super) const GRACE: Duration = Duration::from_secs(1);
 pub(super) fn end(process: &Process, loops: &[LoopHandle], threads: Vec<JoinHandle<()>>) -> usize {
     let deadline = process.clock.now() + GRACE;
     loops.iter().for_each(LoopHandle::end);
+    for signs in &process.shared.watch.loops {
+        // Nobody is left who could be answered with it.
+        signs.stop_inline_now();
+    }
     let stuck = wait(process, deadline, threads, JoinHandle::is_finished);
     // One that has not turned keeps what it was given; nothing new may wait for it.
     for handle in loops {
@@ -39,6 +43,8 @@ pub(super) fn close_versions(process: &Process, deadline: Instant) -> usize {
     let versions = process.models.take_all();
     for version in &versions {
         version.close();
+        // What is in flight has had its time, or is answered: a run that goes on has nobody left.
+        version.pool.stop_runs();
     }
     // Each instance holds its version.
     let held = wait(process, deadline, versions, |version: &Arc<Version>| Arc::strong_count(version) == 1);

@@ -16,6 +16,7 @@ use mlserve_core::config::Settings;
 use mlserve_core::lane::Occupancy;
 use mlserve_core::pipeline::{Refused, Shared};
 use mlserve_core::plan::Plan;
+use mlserve_core::watch::Watch;
 use mlserve_ort::{Runtime, RuntimeOptions};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -104,6 +105,7 @@ pub(super) fn process(
         refused: (0..count).map(|_| Refused::default()).collect(),
         demand: Arc::new(models.clone()),
         tracer: Arc::clone(&tracer.tracer),
+        watch: Watch::new(count, clock.now()),
     };
     let pulses = loops.iter().map(|handle| Arc::clone(handle.pulse())).collect();
     Ok(Process {

@@ -99,6 +99,7 @@ impl TestServer {
             refused: Box::new([Refused::default()]),
             demand: Arc::new(()),
             tracer: Arc::clone(&tracer.tracer),
+            watch: mlserve_core::watch::Watch::new(1, Clock::Monotonic.now()),
         });
         let (no_models, _) = Models::new(&settings, Arc::clone(&plan), Arc::default());
         let process = Arc::new(Process {
