@@ -4,6 +4,7 @@
 //! Triton's `nv_inference_*`, so that its dashboards draw.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use mlserve_core::error::Kind;
 use mlserve_core::plan::State;
@@ -46,6 +47,7 @@ families! {
     ROWS = "mlserve_rows_total", Counter, "Rows answered.";
     RUNS = "mlserve_runs_total", Counter, "Runs of the runtime.";
     RETRIED_RUNS = "mlserve_retried_runs_total", Counter, "Runs that repeated part of a failed batch.";
+    ABANDONED_RUNS = "mlserve_abandoned_runs", Gauge, "Runs that were told to stop, because nobody waits for them any more, and are still in an operation that cannot be stopped.";
     IN_FLIGHT = "mlserve_inflight_requests", Gauge, "Requests accepted and not answered yet.";
     QUEUE_DEPTH = "mlserve_queue_depth", Gauge, "Requests that wait for an instance.";
     MODEL_STATE = "mlserve_model_state", Gauge, "1 for the state that a version is in.";
@@ -60,7 +62,7 @@ families! {
     BYTES_LIMIT = "mlserve_budget_limit_bytes", Gauge, "The byte budget.";
     ACCESS_DROPPED = "mlserve_access_log_dropped_total", Counter, "Access log lines dropped because the writer could not keep up.";
     TRACES_DROPPED = "mlserve_traces_dropped_total", Counter, "Traces dropped because the writer could not keep up.";
-    PANICS = "mlserve_panics_total", Counter, "Panics, which are faults of the server, by what they ended (connection, turn, loop, front, health, manager).";
+    PANICS = "mlserve_panics_total", Counter, "Panics, which are faults of the server, by what they ended (batch, request, connection, turn, loop, front, health, manager).";
     BUILD_INFO = "mlserve_build_info", Gauge, "1, with the version of mlserve.";
     RESIDENT = "process_resident_memory_bytes", Gauge, "Memory that the process holds.";
     PREPROCESS = "request_preprocess_seconds", Histogram, "KServe's name: copying the inputs of a request's batch together, per answered request.";
@@ -106,7 +108,7 @@ pub(crate) fn render(process: &Process, acceptor: &Acceptor) -> String {
     render_durations(&mut text, &totals);
     render_runs(&mut text, &totals);
     render_states(&mut text, process);
-    render_process(&mut text, process, acceptor);
+    render_process(&mut text, process, acceptor, &totals);
     render_kserve(&mut text, &totals);
     render_triton(&mut text, &totals);
     text.finish()
@@ -165,10 +167,11 @@ fn render_durations(text: &mut Text, totals: &[(&str, &Version, Totals)]) {
 }
 
 fn render_runs(text: &mut Text, totals: &[(&str, &Version, Totals)]) {
-    let families: [(&Family, ReadNumber); 5] = [
+    let families: [(&Family, ReadNumber); 6] = [
         (&ROWS, |_, totals| totals.rows),
         (&RUNS, |_, totals| totals.runs),
         (&RETRIED_RUNS, |_, totals| totals.retried_runs),
+        (&ABANDONED_RUNS, |version, _| version.pool.abandoned() as u64),
         (&IN_FLIGHT, |_, totals| totals.in_flight()),
         (&QUEUE_DEPTH, |version, _| version.pool.waiting() as u64),
     ];
@@ -214,7 +217,7 @@ fn render_loads(text: &mut Text, process: &Process) {
     }
 }
 
-fn render_process(text: &mut Text, process: &Process, acceptor: &Acceptor) {
+fn render_process(text: &mut Text, process: &Process, acceptor: &Acceptor, totals: &[(&str, &Version, Totals)]) {
     text.single(&CONNECTIONS, acceptor.connections() as u64);
     text.single(&CONNECTIONS_ACCEPTED, acceptor.accepted.get());
     text.single(&CONNECTIONS_REFUSED, acceptor.turned_away.get());
@@ -226,6 +229,8 @@ fn render_process(text: &mut Text, process: &Process, acceptor: &Acceptor) {
     for place in Place::ALL {
         text.sample(&PANICS, &format!("place=\"{}\"", place.name()), process.panics.count(place));
     }
+    text.sample(&PANICS, "place=\"batch\"", totals.iter().map(|(_, _, totals)| totals.panics).sum::<u64>());
+    text.sample(&PANICS, "place=\"request\"", process.shared.watch.panics.load(Ordering::Relaxed));
     text.single(&RESIDENT, resources::resident_bytes() as u64);
     text.family(&BUILD_INFO);
     text.sample(&BUILD_INFO, &format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1);

@@ -124,9 +124,8 @@ impl Server {
         })
     }
 
-    /// Sends a request of this process into the loop with the fewest connections.
-    ///
-    /// **Errors:** gives the reply back if the server has ended.
+    /// Sends a request of this process into the loop with the fewest connections. `false` if the server has ended: then the
+    /// reply is dropped.
     pub fn submit(&self, request: Box<Request>, reply: Box<dyn Reply>) -> bool {
         let least = LoopHandle::least_loaded(&self.loops);
         least.is_some_and(|handle| handle.submit(request, reply))
