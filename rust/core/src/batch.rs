@@ -40,7 +40,7 @@ impl Gathered {
             if spec.batching.has_rows()
                 && let Some(first) = gathered.shape.first_mut()
             {
-                *first = entries.iter().map(|entry| entry.rows as i64).sum();
+                *first = entries.iter().map(|entry| entry.rows as i64).fold(0, i64::saturating_add);
             }
         }
     }

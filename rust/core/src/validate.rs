@@ -82,7 +82,7 @@ pub fn validate(request: &mut Request, spec: &ModelSpec, limits: TensorLimits) -
         inputs.push(CheckedInput { shape: std::mem::take(&mut input.shape), data: std::mem::take(&mut input.data) });
     }
     let rows = common_rows(&inputs, spec, &request.id)?;
-    if bytes == 0 && rows > limits.max_empty_rows && spec.batching.is_allowed() {
+    if bytes == 0 && rows > limits.max_empty_rows && spec.batching.has_rows() {
         return Err(too_many_empty_rows(request, spec, rows, limits));
     }
     let outputs = wanted_outputs(request, spec)?;

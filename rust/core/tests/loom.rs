@@ -5,6 +5,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use mlserve_core::config::ModelSettings;
 use support::Bench;
@@ -40,5 +41,50 @@ fn whatever_the_order_each_handed_over_request_is_answered_once() {
             assert!(got.is_refused() || got.values() == [value], "{got:?}");
         }
         assert!(bench.mailbox.messages.load(Ordering::SeqCst) <= 2);
+    });
+}
+
+/// A loop looks after its callers while an instance begins and ends their run: each is answered once, whoever is first.
+#[test]
+fn a_caller_whose_deadline_passes_while_its_run_begins_or_ends_is_answered_once() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let settings = ModelSettings { inline: false, instances: 1, ..ModelSettings::default() };
+        let mut bench = Bench::with(settings);
+        let mut request = Bench::request(&[&[1.0]]);
+        request.deadline = Some(bench.clock.now() + Duration::from_millis(1));
+        let hasty = bench.send_request(request);
+        let patient = bench.send(&[&[2.0]]);
+        bench.flush();
+        bench.clock.advance(Duration::from_millis(2));
+        bench.pipeline.expire();
+        bench.version.pool.close();
+        while !(hasty.is_answered() && patient.is_answered()) {
+            bench.receive();
+            loom::thread::yield_now();
+        }
+        let got = hasty.only();
+        assert!(got.is_refused() || got.values() == [2.0], "{got:?}");
+        assert_eq!(patient.only().values(), [4.0]);
+    });
+}
+
+/// Two instances finish parts of one request at the same time: it is answered once, in order.
+#[test]
+fn parts_that_end_at_the_same_time_become_one_answer() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let settings = ModelSettings { inline: false, instances: 2, max_batch_rows: 1, ..ModelSettings::default() };
+        let mut bench = Bench::with(settings);
+        let caller = bench.send(&[&[1.0], &[2.0]]);
+        bench.flush();
+        bench.version.pool.close();
+        while !caller.is_answered() {
+            bench.receive();
+            loom::thread::yield_now();
+        }
+        assert_eq!(caller.only().values(), [2.0, 4.0]);
     });
 }
