@@ -175,10 +175,10 @@ impl Outcome {
         }
     }
 
-    /// Answers the caller, on the loop the request came from, and counts it in that loop's `slot`.
+    /// Answers the caller, on the loop the request came from, and counts it in that loop's `slot`. Parts have none.
     pub fn deliver(self, version: &Version, slot: &Slot, max_response_bytes: usize, now: Instant) {
         failpoint!("deliver");
-        let Some(Outcome { ticket, result, timing }) = self.whole() else { return };
+        let Outcome { ticket, result, timing } = self;
         let Ticket { waiter, id, protocol, arrived, home: _, reservation, expected, trial, in_flight, trace } = ticket;
         let Waiter::Caller(reply) = waiter else { return };
         let trace = trace.map(|trace| trace.ended(result.is_ok().then_some(timing), now));

@@ -21,6 +21,7 @@ pub mod failpoint;
 pub mod join;
 pub mod lane;
 pub mod model;
+mod outstanding;
 pub mod park;
 pub mod pipeline;
 pub mod plan;

@@ -11,57 +11,29 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Cache};
 
 use crate::admit::Admission;
-use crate::budget::{Budget, LocalBudget};
-use crate::clock::Clock;
-use crate::config::LimitSettings;
+use crate::budget::LocalBudget;
 use crate::cut::uncut;
 use crate::entry::{Entry, Outcome, Ticket, Waiter};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::failpoint;
-use crate::lane::{self, Lane, Occupancy};
-use crate::park::{Admitted, Demand, Park, Parked};
+use crate::lane::{self, Lane};
+use crate::outstanding::Outstanding;
+use crate::park::{Admitted, Park, Parked};
 use crate::plan::{Found, Plan};
-use crate::pool::can_finish;
-use crate::queue::{Next, Queue, drop_gone, reason_to_drop};
 use crate::request::{Protocol, Reply, Request};
-use crate::run::{Job, Place, Runner, panicked};
+use crate::run::{Runner, panicked};
 use crate::running;
-use crate::stats::Counter;
-use crate::trace::Tracer;
 use crate::turn::{Decision, Turn};
 use crate::validate::{TensorLimits, validate};
 use crate::version::{Delivery, Version};
-use crate::watch::Watch;
+
+mod inline;
+mod shared;
+
+pub use shared::{Refused, Shared};
 
 /// Requests in flight that a loop draws from the process's count at a time.
 const IN_FLIGHT_CHUNK: usize = 64;
-
-/// What the pipelines of all loops share.
-#[derive(Debug)]
-pub struct Shared {
-    /// What is served.
-    pub plan: Arc<ArcSwap<Plan>>,
-    /// Where time comes from.
-    pub clock: Clock,
-    /// What one request may cost.
-    pub limits: LimitSettings,
-    /// Requests in flight in the process.
-    pub requests: Arc<Budget>,
-    /// How busy each loop is.
-    pub occupancy: Occupancy,
-    /// What each loop refused before a version was known.
-    pub refused: Box<[Refused]>,
-    /// Who loads what is loaded on demand.
-    pub demand: Arc<dyn Demand>,
-    /// Which requests are traced.
-    pub tracer: Arc<Tracer>,
-    /// What can be seen of the loops from outside.
-    pub watch: Watch,
-}
-
-/// Refusals by protocol and kind, for requests that reached no version.
-#[derive(Debug, Default)]
-pub struct Refused(pub [[Counter; Kind::ALL.len()]; Protocol::ALL.len()]);
 
 /// One loop's way from decoded requests to answers.
 #[derive(Debug)]
@@ -74,8 +46,8 @@ pub struct Pipeline {
     groups: Vec<Group>,
     runner: Runner,
     outcomes: Vec<Outcome>,
-    /// Versions whose queues hold entries of this loop.
-    waiting_in: Vec<Arc<Version>>,
+    /// What pools owe this loop.
+    outstanding: Outstanding,
     /// Requests for versions that are not loaded yet.
     park: Park,
     next_expiry: Option<Instant>,
@@ -108,7 +80,7 @@ impl Pipeline {
             groups: Vec::new(),
             runner: Runner::new(shared.clock.clone()),
             outcomes: Vec::new(),
-            waiting_in: Vec::new(),
+            outstanding: Outstanding::default(),
             park: Park::default(),
             next_expiry: None,
             shared,
@@ -134,7 +106,6 @@ impl Pipeline {
     /// a version alive.
     pub fn plan_changed(&mut self) {
         self.plan.load();
-        self.let_go();
         let now = self.shared.clock.now();
         for Parked { request, place } in self.park.take() {
             self.go_on(request, place, now);
@@ -191,10 +162,7 @@ impl Pipeline {
     /// Brings home what an instance has finished.
     pub fn receive(&mut self, delivery: Delivery) {
         self.outcomes.extend(delivery.outcomes);
-        self.deliver(&delivery.version);
-        if delivery.version.pool.is_closed() {
-            self.let_go();
-        }
+        self.deliver_owed(&delivery.version);
     }
 
     /// When [`Pipeline::expire`] is next worth calling.
@@ -214,12 +182,15 @@ impl Pipeline {
         if let Some(expiry) = self.park.next_expiry() {
             self.note_expiry(expiry);
         }
-        for version in std::mem::take(&mut self.waiting_in) {
-            if let Some(expiry) = version.pool.expire(self.home, now, &mut self.outcomes) {
+        for version in self.outstanding.versions() {
+            let expiry = version.pool.expire(self.home, now, &mut self.outcomes);
+            self.deliver_owed(&version);
+            if let Some(expiry) = expiry {
                 self.note_expiry(expiry);
-                self.waiting_in.push(Arc::clone(&version));
             }
-            self.deliver(&version);
+        }
+        if !self.outstanding.is_empty() {
+            self.note_expiry(now + running::LOOK_EVERY);
         }
     }
 
@@ -268,12 +239,6 @@ impl Pipeline {
     fn refuse(&mut self, version: &Arc<Version>, entries: Vec<Entry>, error: &Error) {
         self.outcomes.extend(entries.into_iter().map(|entry| entry.refuse(error.clone())));
         self.deliver(version);
-    }
-
-    /// Gives up the versions in whose queues nothing of this loop waits any more.
-    fn let_go(&mut self) {
-        let home = self.home;
-        self.waiting_in.retain(|version| version.pool.holds(home));
     }
 
     fn park(&mut self, parked: Parked) {
@@ -357,72 +322,6 @@ impl Pipeline {
         Ok(())
     }
 
-    fn run_inline(&mut self, version: &Arc<Version>, waiting: &mut Vec<Entry>) {
-        failpoint!("inline");
-        let mut entries = std::mem::take(waiting);
-        let now = self.shared.clock.now();
-        let forming = version.forming();
-        let key = entries[0].key;
-        let is_one_batch = entries.iter().all(|entry| entry.uncut.is_none())
-            && (entries.len() == 1
-                || (forming.shared
-                    && entries.iter().all(|entry| entry.key == key)
-                    && entries.iter().map(|entry| entry.rows).fold(0, usize::saturating_add) <= forming.max_rows));
-        let mut stopped = Vec::new();
-        if is_one_batch {
-            let outcomes = &mut self.outcomes;
-            let mut index = 0;
-            while index < entries.len() {
-                match reason_to_drop(&mut entries[index], now, &|entry| can_finish(version, entry, now)) {
-                    Some(error) => outcomes.push(entries.remove(index).refuse(error)),
-                    None => index += 1,
-                }
-            }
-            stopped = self.run_batch(version, entries);
-        } else {
-            let mut queue = Queue::unbounded();
-            for entry in entries {
-                queue.push(entry, &mut self.outcomes);
-            }
-            while let Next::Run(batch) =
-                queue.next(now, forming, |entry| can_finish(version, entry, now), &mut self.outcomes)
-            {
-                stopped = self.run_batch(version, batch);
-                if !stopped.is_empty() {
-                    stopped.extend(queue.drain());
-                }
-            }
-        }
-        self.deliver(version);
-        if !stopped.is_empty() {
-            self.give_up_inline(version, stopped, now);
-        }
-    }
-
-    /// Runs a batch on this loop. Returns those whose run was stopped.
-    fn run_batch(&mut self, version: &Version, mut batch: Vec<Entry>) -> Vec<Entry> {
-        drop_gone(&mut batch, &mut self.outcomes);
-        if batch.is_empty() {
-            return batch;
-        }
-        let place = Place::Loop(&self.shared.watch.loops[self.home]);
-        let job = Job { version, slot: &version.stats.loops[self.home], place };
-        self.runner.run(job, batch, &mut self.outcomes)
-    }
-
-    /// A run took too long here and was stopped: it is made again by an instance, and the version's runs go there for a
-    /// while.
-    #[cold]
-    fn give_up_inline(&mut self, version: &Arc<Version>, mut stopped: Vec<Entry>, now: Instant) {
-        version.inline.bar(now);
-        tracing::warn!(
-            model = &*version.spec.name,
-            version = version.spec.version,
-            "a run on an event loop took too long and was stopped; it is made again on an instance"
-        );
-        self.hand_over(version, &mut stopped);
-    }
-
     fn hand_over(&mut self, version: &Arc<Version>, entries: &mut Vec<Entry>) {
         for entry in entries.iter() {
             if let Some(expiry) = [entry.deadline, entry.queue_deadline].into_iter().flatten().min() {
@@ -431,31 +330,39 @@ impl Pipeline {
         }
         // Also without deadlines: callers may go while they run.
         self.note_expiry(self.shared.clock.now() + running::LOOK_EVERY);
-        version.pool.hand_over(version, entries, &mut self.outcomes);
-        self.deliver(version);
-        if !self.waiting_in.iter().any(|known| Arc::ptr_eq(known, version)) {
-            self.waiting_in.push(Arc::clone(version));
-        }
+        self.outstanding.add(version, entries);
+        version.pool.hand_over(version, self.home, entries, &mut self.outcomes);
+        self.deliver_owed(version);
     }
 
     fn note_expiry(&mut self, expiry: Instant) {
         self.next_expiry = Some(self.next_expiry.map_or(expiry, |next| next.min(expiry)));
     }
 
-    fn deliver(&mut self, version: &Arc<Version>) {
+    /// Answers what a pool was handed.
+    fn deliver_owed(&mut self, version: &Arc<Version>) {
+        let answers = self.deliver(version);
+        self.outstanding.answered(version, answers);
+    }
+
+    /// Answers what has an outcome. Returns how many requests that were.
+    fn deliver(&mut self, version: &Arc<Version>) -> usize {
         if self.outcomes.is_empty() {
-            return;
+            return 0;
         }
         let now = self.shared.clock.now();
         let slot = &version.stats.loops[self.home];
         let max_response_bytes = self.shared.limits.max_response_bytes;
-        for outcome in self.outcomes.drain(..) {
+        let mut answers = 0;
+        for whole in self.outcomes.drain(..).filter_map(Outcome::whole) {
+            answers += 1;
             // A panic drops the reply, and with it the caller's stream: the others' answers are still handed over.
-            let delivered = AssertUnwindSafe(|| outcome.deliver(version, slot, max_response_bytes, now));
+            let delivered = AssertUnwindSafe(|| whole.deliver(version, slot, max_response_bytes, now));
             if catch_unwind(delivered).is_err() {
                 slot.panics.add(1);
             }
         }
+        answers
     }
 }
 

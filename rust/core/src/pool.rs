@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::failpoint;
 use crate::queue::{Chance, Next, Queue, drop_gone};
 use crate::run::{Job, Place, Runner, panicked};
-use crate::running::{self, Running};
+use crate::running::Running;
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, spawn};
 use crate::version::{Delivery, Version};
 
@@ -80,11 +80,6 @@ impl Pool {
         self.is_closed.load(Ordering::Relaxed)
     }
 
-    /// Whether entries of loop `home` wait here, or run.
-    pub fn holds(&self, home: usize) -> bool {
-        lock(&self.state).queue.holds(home) || self.running.iter().any(|running| running.holds(home))
-    }
-
     /// Stops every run that goes on; its requests are refused.
     pub fn stop_runs(&self) {
         self.running.iter().for_each(Running::stop);
@@ -95,8 +90,9 @@ impl Pool {
         self.running.iter().filter(|running| running.is_abandoned()).count()
     }
 
-    /// Queues `entries`; what does not fit is refused into `refused`.
-    pub fn hand_over(&self, version: &Arc<Version>, entries: &mut Vec<Entry>, refused: &mut Vec<Outcome>) {
+    /// Queues `entries` of loop `home`; what does not fit is refused into `refused`. What has to make room and came from
+    /// another loop is refused there.
+    pub fn hand_over(&self, version: &Arc<Version>, home: usize, entries: &mut Vec<Entry>, refused: &mut Vec<Outcome>) {
         failpoint!("push");
         let mut state = lock(&self.state);
         for entry in entries.drain(..) {
@@ -104,20 +100,23 @@ impl Pool {
         }
         self.waiting.store(state.queue.len(), Ordering::Relaxed);
         self.call_one(version, state);
+        if refused.iter().any(|outcome| outcome.ticket.home != home) {
+            let (own, others) = std::mem::take(refused).into_iter().partition(|outcome| outcome.ticket.home == home);
+            *refused = own;
+            send_home(version, others);
+        }
     }
 
     /// Drops entries of loop `home` whose time has passed, in the queue and in the runs that go on, and those in runs
-    /// whose callers are gone. Tells when to look again.
+    /// whose callers are gone. Tells when the next one's time passes.
     pub fn expire(&self, home: usize, now: Instant, refused: &mut Vec<Outcome>) -> Option<Instant> {
         let mut state = lock(&self.state);
         state.queue.expire(home, now, refused);
         self.waiting.store(state.queue.len(), Ordering::Relaxed);
         let queued = state.queue.next_expiry(home);
-        // What waits will run before long, and is then to be looked at like what runs.
-        let queued = state.queue.holds(home).then(|| queued.unwrap_or(now + running::LOOK_EVERY));
         drop(state);
         let running = self.running.iter().filter_map(|running| running.expire(home, now, refused));
-        queued.map(|queued| queued.min(now + running::LOOK_EVERY)).into_iter().chain(running).min()
+        queued.into_iter().chain(running).min()
     }
 
     /// Lets the instances finish what is queued and end, instead of lingering. What a loop hands over later, because it

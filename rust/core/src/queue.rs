@@ -90,11 +90,6 @@ impl Queue {
         self.len == 0
     }
 
-    /// Whether entries of loop `home` wait.
-    pub fn holds(&self, home: usize) -> bool {
-        self.ranks.iter().flatten().any(|entry| entry.ticket.home == home)
-    }
-
     /// Takes an entry in, unless its level is full. A full queue makes room for a higher priority by refusing the youngest
     /// entry of the lowest one; `refused` gets that entry, or the new one.
     pub fn push(&mut self, entry: Entry, refused: &mut Vec<Outcome>) {

@@ -49,23 +49,21 @@ impl Running {
     }
 
     /// Takes out the entries of loop `home` that are to be answered now, and stops the run if they were the last. Tells
-    /// when to look again, if some of that loop are left.
+    /// when the next one's deadline passes.
     pub(crate) fn expire(&self, home: usize, now: Instant, refused: &mut Vec<Outcome>) -> Option<Instant> {
         let mut state = lock(&self.state);
         if !state.entries.iter().any(|entry| entry.ticket.home == home) {
             return None;
         }
-        let mut next = now + LOOK_EVERY;
+        let mut next: Option<Instant> = None;
         let mut left = Vec::with_capacity(state.entries.len());
-        let mut is_left = false;
         for mut entry in std::mem::take(&mut state.entries) {
             if entry.ticket.home != home {
                 left.push(entry);
             } else if let Some(error) = reason_to_answer(&mut entry, now) {
                 refused.push(entry.refuse(error));
             } else {
-                is_left = true;
-                next = entry.deadline.map_or(next, |deadline| next.min(deadline));
+                next = [next, entry.deadline].into_iter().flatten().min();
                 left.push(entry);
             }
         }
@@ -74,12 +72,7 @@ impl Running {
             state.is_abandoned = true;
             self.stop.ask();
         }
-        is_left.then_some(next)
-    }
-
-    /// Whether entries of loop `home` wait for it.
-    pub(crate) fn holds(&self, home: usize) -> bool {
-        lock(&self.state).entries.iter().any(|entry| entry.ticket.home == home)
+        next
     }
 
     /// Whether a run goes on for whose end nobody waits.
