@@ -73,6 +73,12 @@ pub struct ServerSettings {
     /// Test mode: answers tell in their parameters which batch they shared (`mlserve_batch`, `mlserve_batch_rows`,
     /// `mlserve_batch_offset`).
     pub report_batches: bool,
+    /// Origins of web pages that may use this server, such as `https://app.example`, with commas between them, or "*" for
+    /// all. Pages of other origins cannot read answers, and may not do more than infer and ask for metadata.
+    pub allowed_origins: String,
+    /// Host names, with commas between them, under which a server that listens on a loopback address may be told to
+    /// change something, besides localhost; "*": any. Addresses are always allowed.
+    pub allowed_hosts: String,
 }
 
 impl Default for ServerSettings {
@@ -96,6 +102,8 @@ impl Default for ServerSettings {
             drain_timeout_ms: 25_000,
             ready_file: None,
             report_batches: false,
+            allowed_origins: String::new(),
+            allowed_hosts: String::new(),
         }
     }
 }
@@ -148,7 +156,7 @@ pub struct LimitSettings {
     pub idle_timeout_ms: u64,
     /// Milliseconds before a body must keep `min_body_rate`.
     pub body_grace_ms: u64,
-    /// Bytes per second that a body must arrive with, after the grace.
+    /// Bytes per second that a body must arrive with, after the grace; 256 times as many beyond its first 64 KiB.
     pub min_body_rate: u64,
     /// Milliseconds that an answer may wait for a reader that does not read.
     pub write_timeout_ms: u64,
@@ -163,6 +171,8 @@ pub struct LimitSettings {
     /// Bytes of model files loaded at once. Above, models are loaded when they are asked for, and the least recently
     /// used go; 0: no bound, everything stays loaded.
     pub model_memory_bytes: usize,
+    /// Bytes per second that an answer must be read with, after `write_timeout_ms`; 0: any progress will do.
+    pub min_read_rate: u64,
 }
 
 impl Default for LimitSettings {
@@ -191,6 +201,7 @@ impl Default for LimitSettings {
             max_deadline_ms: 300_000,
             arena_bytes: 0,
             model_memory_bytes: 0,
+            min_read_rate: 16 << 10,
         }
     }
 }
@@ -327,6 +338,13 @@ impl Settings {
         if self.server.host.is_empty() {
             return Err(invalid("server.host", "\"\"", "an IP address or a host name"));
         }
+        if let Some(bad) = self.server.allowed_origins.split(',').map(str::trim).find(|origin| !is_origin(origin)) {
+            return Err(invalid(
+                "server.allowed_origins",
+                bad,
+                "http://NAME or https://NAME, with a port if need be, or *",
+            ));
+        }
         within("server.repository_poll_secs", self.server.repository_poll_secs as usize, 1, 86_400)?;
         within("server.event_loops", self.server.event_loops, 0, 1_024)?;
         within("limits.requests_in_flight", limits.requests_in_flight, 1, 10_000_000)?;
@@ -375,6 +393,12 @@ impl ModelSettings {
     }
 }
 
+/// Whether browsers may call a page's origin so; an empty one is none.
+fn is_origin(text: &str) -> bool {
+    let name = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    text.is_empty() || text == "*" || name.is_some_and(|name| !name.is_empty() && !name.contains(['/', ' ', '@']))
+}
+
 fn within(key: &str, value: usize, least: usize, most: usize) -> Result<(), InvalidSetting> {
     if (least..=most).contains(&value) {
         return Ok(());
@@ -401,6 +425,20 @@ mod tests {
         settings.models.insert("m".to_owned(), ModelSettings { max_batch_rows: 0, ..ModelSettings::default() });
         let error = settings.validate().expect_err("0 rows");
         assert_eq!(error.to_string(), "models.m.max_batch_rows = 0: allowed is 1 to 1048576");
+    }
+
+    #[test]
+    fn an_origin_is_a_scheme_and_a_name() {
+        let with_origins = |origins: &str| {
+            let server = ServerSettings { allowed_origins: origins.to_owned(), ..ServerSettings::default() };
+            Settings { server, ..Settings::default() }.validate()
+        };
+        for sound in ["", "*", "https://app.example", "http://localhost:3000, https://app.example"] {
+            assert_eq!(with_origins(sound), Ok(()), "{sound}");
+        }
+        for bad in ["app.example", "https://", "https://app.example/", "ftp://app.example"] {
+            assert!(with_origins(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub enum Kind {
     UnknownRoute,
     /// The route exists, but not with this HTTP method.
     MethodNotAllowed,
+    /// Web pages of another origin, and names that may be anybody's, may not do this.
+    NotAllowed,
     /// A body, message, tensor count, rank or nesting above its limit.
     TooLarge,
     /// Header fields above their limit.
@@ -99,6 +101,7 @@ mod grpc {
     pub(super) const INVALID_ARGUMENT: u8 = 3;
     pub(super) const DEADLINE_EXCEEDED: u8 = 4;
     pub(super) const NOT_FOUND: u8 = 5;
+    pub(super) const PERMISSION_DENIED: u8 = 7;
     pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
     pub(super) const UNIMPLEMENTED: u8 = 12;
     pub(super) const INTERNAL: u8 = 13;
@@ -107,11 +110,12 @@ mod grpc {
 
 impl Kind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 19] = [
         Kind::InvalidArgument,
         Kind::NotFound,
         Kind::UnknownRoute,
         Kind::MethodNotAllowed,
+        Kind::NotAllowed,
         Kind::TooLarge,
         Kind::HeadersTooLarge,
         Kind::SlowClient,
@@ -153,6 +157,9 @@ impl Kind {
                 No,
                 "the route exists, but not with this HTTP method",
             ),
+            Kind::NotAllowed => {
+                row("not_allowed", 403, grpc::PERMISSION_DENIED, Client, No, "not for this web page or host name")
+            }
             Kind::TooLarge => row(
                 "too_large",
                 413,

@@ -1,7 +1,8 @@
 //! Reads a request's body within its limits, over HTTP/1.1 and HTTP/2 alike. Hot path.
 //!
-//! Bytes are reserved from the process's budget before the sender is given window for more. A body that is too large,
-//! too slow or too expensive is refused as soon as that is known. Small pieces are joined, so that a body costs at most
+//! Bytes are reserved from the process's budget as they come, before the sender is given window for more: what a header
+//! announces holds nothing. A body that is too large, too slow or too expensive is refused as soon as that is known, and
+//! one that did not come whole counts against its sender's share. Small pieces are joined, so that a body costs at most
 //! twice its size however it was cut up. Must not know what the bytes mean.
 
 use std::future::poll_fn;
@@ -9,18 +10,20 @@ use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use mlserve_core::budget::Reservation;
-use mlserve_core::config::LimitSettings;
 use mlserve_core::error::{Error, Kind, Result};
 use smallvec::SmallVec;
-use tokio::time::Instant;
 
 use crate::event_loop::LoopContext;
+use crate::share::Held;
+
+mod pace;
+
+pub(crate) use pace::{BodyPace, Pace};
 
 /// Pieces below this size are copied together: each keeps a whole receive buffer alive, of about this size.
 const SMALL_PIECE: usize = 4 << 10;
@@ -28,6 +31,10 @@ const SMALL_PIECE: usize = 4 << 10;
 /// Bodies up to this size leave their window to the end of their stream: telling the sender earlier costs more than it
 /// brings.
 const LAZY_WINDOW: usize = 1 << 10;
+
+/// Bytes that are reserved beyond those that are here, at most; and never more than are here, so that a sender holds
+/// twice what it has sent.
+const RESERVED_AHEAD: usize = 256 << 10;
 
 /// A body that is still to be read.
 #[derive(Debug)]
@@ -143,30 +150,37 @@ impl Limit {
 /// A body as it comes in.
 #[derive(Debug)]
 pub(crate) struct Collector {
+    /// Once the rest is waited for: what the sender makes others wait for.
+    held: Option<Held>,
     context: LoopContext,
     body: RequestBody,
     gathered: Gathered,
     limit: Limit,
+    /// What the sender said the body would be; the limit where it said nothing.
+    expected: usize,
     /// Nothing is reserved before the first byte, so that a body in one piece reserves once.
     reservation: Option<Reservation>,
 }
 
 impl Collector {
-    /// Begins to read `body`; reserves `content_length` at once.
+    /// Begins to read `body`, of `content_length` bytes if the sender said so.
     ///
-    /// **Errors:** too large; out of budget.
+    /// **Errors:** too large; out of budget, if so much could not be held now. It is not reserved yet: a header is cheap.
     pub(crate) fn new(
         context: &LoopContext,
         body: RequestBody,
         limit: Limit,
         content_length: Option<usize>,
     ) -> Result<Self> {
-        let reservation = match content_length {
-            Some(length) if length > limit.total() => return Err(limit.exceeded()),
-            Some(length) => Some(context.reserve(length)?),
-            None => None,
-        };
-        Ok(Self { context: context.clone(), body, gathered: Gathered::default(), limit, reservation })
+        let expected = content_length.unwrap_or(limit.total());
+        if expected > limit.total() {
+            return Err(limit.exceeded());
+        }
+        if content_length.is_some_and(|length| length > RESERVED_AHEAD) {
+            check_room(context, expected)?;
+        }
+        let gathered = Gathered::default();
+        Ok(Self { held: None, context: context.clone(), body, gathered, limit, expected, reservation: None })
     }
 
     /// Takes in what is there. Ready: the body is complete, or refused.
@@ -186,14 +200,18 @@ impl Collector {
         if len > self.limit.total() {
             return Err(self.limit.exceeded());
         }
+        if let Some(held) = &mut self.held {
+            held.grow_to(len)?;
+        }
         match &mut self.reservation {
             None => self.reservation = Some(self.context.reserve(len)?),
-            Some(held) => {
-                let more = len.saturating_sub(held.units());
-                if more > 0 && !held.grow(more) {
+            Some(held) if len > held.units() => {
+                let ahead = len.saturating_add(len.min(RESERVED_AHEAD)).min(self.expected).max(len);
+                if !held.grow(ahead - held.units()) && !held.grow(len - held.units()) {
                     return Err(out_of_budget(len));
                 }
             }
+            Some(_) => {}
         }
         let is_first = self.gathered.len == 0;
         if is_first && self.limit.framing > 0 {
@@ -210,7 +228,8 @@ impl Collector {
     ///
     /// **Errors:** too large; out of budget; too slow; cancelled.
     pub(crate) async fn finish(&mut self) -> Result<()> {
-        let pace = Pace::start(&self.context.process().settings.limits);
+        let mut pace = BodyPace::start(&self.context.process().settings.limits, self.gathered.len);
+        self.held.insert(self.context.share().hold()).grow_to(self.gathered.len)?;
         loop {
             let before = self.gathered.len;
             let progress = poll_fn(|cx| match self.poll(cx) {
@@ -298,36 +317,12 @@ impl Gathered {
     }
 }
 
-/// How fast a body has to come: a grace, then a rate.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
-    started: Instant,
-    grace: Duration,
-    bytes_per_second: u64,
-}
-
-/// Where "never" lies: far enough, and still safe to add to.
-const NEVER: Duration = Duration::from_hours(365 * 24);
-
-impl Pace {
-    /// A body that starts now.
-    pub(crate) fn start(limits: &LimitSettings) -> Self {
-        Self::with(Duration::from_millis(limits.body_grace_ms), limits.min_body_rate)
-    }
-
-    /// Bytes that start to flow now; a rate of 0 means that the grace is enough for ever.
-    pub(crate) fn with(grace: Duration, bytes_per_second: u64) -> Self {
-        Self { started: Instant::now(), grace, bytes_per_second }
-    }
-
-    /// When a flow of which `bytes` are here has been too slow.
-    pub(crate) fn too_slow_at(&self, bytes: usize) -> Instant {
-        let earned = match self.bytes_per_second {
-            0 => NEVER,
-            rate => Duration::from_secs_f64(bytes as f64 / rate as f64).min(NEVER),
-        };
-        self.started + self.grace.min(NEVER) + earned
-    }
+/// Refuses a large body at its head if the budget is spent, instead of somewhere in its middle. What lies idle with the
+/// loops cannot be told from what is held, so a quarter of the budget is taken for idle.
+fn check_room(context: &LoopContext, bytes: usize) -> Result<()> {
+    let budget = &context.process().bytes;
+    let held = budget.drawn().saturating_sub(budget.limit() / 4);
+    if bytes <= budget.limit() - held.min(budget.limit()) { Ok(()) } else { Err(out_of_budget(bytes)) }
 }
 
 #[cold]
@@ -402,14 +397,5 @@ mod tests {
             taken.extend_from_slice(&part);
         }
         assert_eq!((taken, gathered.len()), (sent, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_earns_its_time_by_its_bytes() {
-        let pace = Pace::with(Duration::from_secs(5), 1_000);
-        let started = Instant::now();
-        assert_eq!(pace.too_slow_at(0) - started, Duration::from_secs(5));
-        assert_eq!(pace.too_slow_at(2_500) - started, Duration::from_millis(7_500));
-        assert!(Pace::with(Duration::from_secs(5), 0).too_slow_at(0) - started > Duration::from_secs(1 << 20));
     }
 }

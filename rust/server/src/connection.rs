@@ -1,6 +1,6 @@
 //! Stage 1, after accepting: one connection, whatever it speaks.
 //!
-//! The first bytes tell HTTP/2 from HTTP/1.1, so that every port answers both. A peer that stops reading is cut off
+//! The first bytes tell HTTP/2 from HTTP/1.1, so that every port answers both. A peer that stops reading, or hardly reads, is cut off
 //! here, for both: what waits for it holds budget that others need. Must not know requests.
 
 use std::pin::pin;
@@ -32,6 +32,7 @@ where
     let limits = &context.process().settings.limits;
     let header_timeout = Duration::from_millis(limits.header_timeout_ms);
     let write_timeout = Duration::from_millis(limits.write_timeout_ms);
+    let min_read_rate = limits.min_read_rate;
     let phases = context.process().status.subscribe();
     let Some(head) = head_in_time(read_head(&mut socket), header_timeout, phases).await else { return };
     let is_http2 = head.starts_with(HTTP2_PREFACE);
@@ -46,7 +47,7 @@ where
     };
     tokio::select! {
         () = served => {}
-        () = meter.stalled(write_timeout) => {}
+        () = meter.too_slow(write_timeout, min_read_rate) => {}
     }
 }
 

@@ -5,6 +5,7 @@
 //! panic ends a connection, or what is in the turn, or at worst the loop, which is started again ([`life`]).
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ use crate::connection;
 use crate::listen::Socket;
 use crate::panics::{Place, caught};
 use crate::process::Process;
+use crate::share::Share;
+use crate::strings;
 
 mod handle;
 mod life;
@@ -41,7 +44,7 @@ const OCCUPANCY_EVERY: Duration = Duration::from_millis(10);
 
 /// What a connection of this loop works with. Cloning is cheap; it never leaves its thread.
 #[derive(Clone, Debug)]
-pub(crate) struct LoopContext(Rc<Inner>);
+pub(crate) struct LoopContext(Rc<Inner>, Rc<Share>);
 
 #[derive(Debug)]
 struct Inner {
@@ -61,7 +64,8 @@ struct Inner {
 impl LoopContext {
     /// What a loop's connections are given; without the loop's tasks nothing that is submitted runs.
     pub(crate) fn new(home: usize, process: Arc<Process>, shared: Arc<Shared>, access_log: Option<AccessLog>) -> Self {
-        Self(Rc::new(Inner {
+        let share = Rc::new(Share::new(&process.shares, None));
+        let inner = Rc::new(Inner {
             bytes: LocalBudget::new(Arc::clone(&process.bytes), BYTES_CHUNK),
             pipeline: RefCell::new(Pipeline::new(home, shared)),
             arrivals: RefCell::default(),
@@ -73,7 +77,18 @@ impl LoopContext {
             is_broken: Cell::default(),
             access_log,
             process,
-        }))
+        });
+        Self(inner, share)
+    }
+
+    /// The same for a connection from `address`; none for a Unix socket.
+    fn of_connection(&self, address: Option<IpAddr>) -> Self {
+        Self(Rc::clone(&self.0), Rc::new(Share::new(&self.process().shares, address)))
+    }
+
+    /// What the connection may hold of the budget.
+    pub(crate) fn share(&self) -> &Share {
+        &self.1
     }
 
     /// What all threads share.
@@ -105,7 +120,11 @@ impl LoopContext {
     }
 
     /// Sends a decoded request on its way; `reply` is answered in this or a later turn, on this loop.
-    pub(crate) fn submit(&self, request: Request, reply: Box<dyn Reply>) {
+    pub(crate) fn submit(&self, mut request: Request, reply: Box<dyn Reply>) {
+        if let Err(error) = strings::hold(&mut request) {
+            self.count_refused(request.protocol, &error);
+            return reply.send(Err(error));
+        }
         self.0.pipeline.borrow_mut().submit(request, reply);
         self.0.submitted.notify_one();
     }
@@ -266,7 +285,7 @@ fn serve_connection(context: &LoopContext, socket: Socket, guard: ConnectionGuar
         let process = Arc::clone(context.process());
         let served = async {
             match socket.into_stream() {
-                Ok(stream) => connection::serve(context, stream).await,
+                Ok(stream) => connection::serve(context.of_connection(stream.peer_address()), stream).await,
                 Err(error) => tracing::debug!(%error, "a connection was lost before it was served"),
             }
         };

@@ -80,7 +80,7 @@ where
     let reply = ReplySettings {
         patience: Patience {
             timeout: Duration::from_millis(limits.write_timeout_ms),
-            least_rate: limits.min_body_rate,
+            least_rate: limits.min_read_rate,
         },
         reports_batches: settings.server.report_batches,
     };

@@ -53,6 +53,16 @@ impl Socket {
     }
 }
 
+impl Stream {
+    /// Where it comes from; none for a Unix socket, and for a peer that is gone already.
+    pub(crate) fn peer_address(&self) -> Option<IpAddr> {
+        match self {
+            Stream::Tcp(stream, _) => stream.peer_addr().ok().map(|address| address.ip()),
+            Stream::Unix(_) => None,
+        }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

@@ -306,6 +306,7 @@ fn reason_of(kind: Kind) -> &'static str {
         | Kind::ModelControl
         | Kind::Draining
         | Kind::DeadlineExceeded
+        | Kind::NotAllowed
         | Kind::NotOffered => "OTHER",
     }
 }

@@ -12,7 +12,9 @@ use mlserve_core::plan::Plan;
 use crate::access::AccessLog;
 use crate::lifecycle::Models;
 use crate::model_config::Configs;
+use crate::origin::Origins;
 use crate::panics::Panics;
+use crate::share::Shares;
 use crate::shared_memory::Regions;
 use crate::status::Status;
 use crate::trace::Tracing;
@@ -32,8 +34,12 @@ pub struct Process {
     pub(crate) configs: Configs,
     /// Where the server is in its life.
     pub status: Status,
+    /// Which web pages may ask what.
+    pub(crate) origins: Origins,
     /// Bytes of requests and answers.
     pub bytes: Arc<Budget>,
+    /// What connections and addresses may hold of those.
+    pub(crate) shares: Arc<Shares>,
     /// What the pipelines of all loops share.
     pub shared: Arc<Shared>,
     /// What clients registered of this machine's shared memory.

@@ -1,4 +1,4 @@
-//! A socket whose first bytes have been read already, and which notes when its peer stops reading. Hot path.
+//! A socket whose first bytes have been read already, and which notes when its peer hardly reads. Hot path.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -11,11 +11,21 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use crate::body::Pace;
+
 /// What is known of a socket without asking it; shared with whoever watches over its connection.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     reads: Cell<u64>,
-    stalled_since: Cell<Option<Instant>>,
+    lag: Cell<Option<Lag>>,
+}
+
+/// What waits for a slow reader: since when, when some of it was taken last, and how much since it began.
+#[derive(Clone, Copy, Debug)]
+struct Lag {
+    since: Instant,
+    progress_at: Instant,
+    written: usize,
 }
 
 impl Meter {
@@ -24,16 +34,23 @@ impl Meter {
         self.reads.get()
     }
 
-    /// Returns once a write has made no progress for `limit`.
-    pub(crate) async fn stalled(&self, limit: Duration) {
+    /// Returns once a write has made no progress for `limit`, or less than `least_rate` bytes per second since then.
+    pub(crate) async fn too_slow(&self, limit: Duration, least_rate: u64) {
         loop {
-            let wait = match self.stalled_since.get() {
-                Some(since) if since.elapsed() >= limit => return,
-                Some(since) => limit.saturating_sub(since.elapsed()),
-                None => limit / 2,
+            let now = Instant::now();
+            let look_at = match self.lag.get() {
+                Some(Lag { since, progress_at, written }) => {
+                    let pace = Pace::since(since, limit, least_rate);
+                    let too_slow_at = pace.too_slow_at(written).min(progress_at + limit);
+                    if too_slow_at <= now {
+                        return;
+                    }
+                    too_slow_at
+                }
+                None => now + limit / 2,
             };
             // Writing tells nobody when it stalls: asking now and then costs the hot path nothing.
-            tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
+            tokio::time::sleep_until(look_at.max(now + Duration::from_millis(1))).await;
         }
     }
 }
@@ -57,10 +74,16 @@ impl<S> Watched<S> {
         &self.meter
     }
 
-    fn note_write<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match (&written, self.meter.stalled_since.get()) {
-            (Poll::Pending, None) => self.meter.stalled_since.set(Some(Instant::now())),
-            (Poll::Ready(_), Some(_)) => self.meter.stalled_since.set(None),
+    fn note_write(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match (&written, self.meter.lag.get()) {
+            (Poll::Pending, None) => {
+                let now = Instant::now();
+                self.meter.lag.set(Some(Lag { since: now, progress_at: now, written: 0 }));
+            }
+            (&Poll::Ready(Ok(count)), Some(lag)) => {
+                let written = lag.written + count;
+                self.meter.lag.set(Some(Lag { progress_at: Instant::now(), written, ..lag }));
+            }
             _ => {}
         }
         written
@@ -103,10 +126,57 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Asked for once all is written: nothing waits any more.
+        self.meter.lag.set(None);
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+    const RATE: u64 = 1_000;
+
+    /// Writes to a reader that takes `step` bytes a second; how long until that is too slow, if it is before all is written.
+    async fn end_of(step: usize, len: usize) -> Option<Duration> {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut socket = Watched::new(Bytes::new(), near);
+        let meter = Rc::clone(socket.meter());
+        let reading = async move {
+            let mut taken = vec![0; step];
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                if step > 0 && far.read_exact(&mut taken).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let begun = Instant::now();
+        let writing = async {
+            socket.write_all(&vec![0; len]).await.expect("open");
+            socket.flush().await.expect("open");
+        };
+        tokio::select! {
+            () = reading => None,
+            () = writing => None,
+            () = meter.too_slow(LIMIT, RATE) => Some(begun.elapsed()),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_stops_and_one_that_trickles_are_too_slow() {
+        let stopped = end_of(0, 10_000).await.expect("it takes nothing");
+        assert!(stopped >= LIMIT && stopped < 2 * LIMIT, "{stopped:?}");
+        let trickling = end_of(100, 100_000).await.expect("it takes a tenth of what it should");
+        assert!(trickling > LIMIT && trickling < 2 * LIMIT, "{trickling:?}");
+        assert_eq!(end_of(1_100, 100_000).await, None, "it takes a little more than it should");
     }
 }

@@ -120,6 +120,8 @@ impl Served {
         let process = Arc::new(Process {
             status: Status::new(&settings.server, Vec::new()),
             bytes: Budget::new(settings.limits.byte_budget),
+            origins: crate::origin::Origins::new(&settings.server),
+            shares: crate::share::Shares::new(&settings.limits),
             shared_memory: crate::shared_memory::Regions::new(settings.server.allow_client_shm),
             access_log: None,
             panics: crate::panics::Panics::default(),

@@ -31,8 +31,10 @@ use crate::lifecycle::manager::Manager;
 use crate::lifecycle::{Models, Order, Startup};
 use crate::listen::{self, Acceptor};
 use crate::model_config::Configs;
+use crate::origin::Origins;
 use crate::panics::{self, Panics, Place};
 use crate::process::Process;
+use crate::share::Shares;
 use crate::shared_memory::Regions;
 use crate::status::{Phase, Status};
 use crate::trace::Tracing;
@@ -110,7 +112,9 @@ pub(super) fn process(
     let pulses = loops.iter().map(|handle| Arc::clone(handle.pulse())).collect();
     Ok(Process {
         status: Status::new(&settings.server, pulses),
+        origins: Origins::new(&settings.server),
         bytes: Budget::shared_by(settings.limits.byte_budget, count),
+        shares: Shares::new(&settings.limits),
         shared_memory: Regions::new(settings.server.allow_client_shm),
         access_log: access_log.map_err(|error| format!("the access log could not be started: {error}"))?,
         panics: Panics::default(),

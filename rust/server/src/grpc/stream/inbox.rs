@@ -12,14 +12,17 @@ use mlserve_core::config::LimitSettings;
 use mlserve_core::error::{Error, Kind, Result};
 use mlserve_core::request::Text;
 
-use crate::body::{Gathered, Pace, RequestBody, too_slow};
+use crate::body::{BodyPace, Gathered, RequestBody, too_slow};
 use crate::event_loop::LoopContext;
 use crate::grpc::decode::{self, Decoded, Refused};
 use crate::grpc::frame::{self, Encoded, PREFIX_BYTES, Prefix};
 use crate::inflate::Encoding;
+use crate::share::Held;
 
 /// What has arrived and is not yet a request.
 pub(super) struct Inbox {
+    /// Of the message that is arriving: what the sender makes others wait for.
+    held: Option<Held>,
     context: LoopContext,
     body: RequestBody,
     encoding: Encoding,
@@ -31,7 +34,7 @@ pub(super) struct Inbox {
     /// Of the message that is arriving.
     prefix: Option<Prefix>,
     /// While a message is arriving; between messages a stream may rest as long as it likes.
-    pace: Option<Pace>,
+    pace: Option<BodyPace>,
     has_ended: bool,
 }
 
@@ -51,6 +54,7 @@ pub(super) struct Opened {
 impl Inbox {
     pub(super) fn new(context: &LoopContext, body: RecvStream, encoding: Encoding) -> Self {
         Self {
+            held: None,
             context: context.clone(),
             body: RequestBody::Http2(body),
             encoding,
@@ -79,7 +83,7 @@ impl Inbox {
     /// **Errors:** cancelled; a message that comes too slowly; out of budget.
     pub(super) async fn receive(&mut self) -> Result<()> {
         let next = poll_fn(|cx| self.body.poll_piece(cx));
-        let piece = match self.pace {
+        let piece = match &mut self.pace {
             Some(pace) => {
                 tokio::time::timeout_at(pace.too_slow_at(self.gathered.len()), next).await.map_err(|_| too_slow())?
             }
@@ -98,7 +102,10 @@ impl Inbox {
         }
         self.unreleased += piece.len();
         self.gathered.push(piece);
-        Ok(())
+        match &mut self.held {
+            Some(held) => held.grow_to(self.gathered.len()),
+            None => Ok(()),
+        }
     }
 
     /// The next message, if it is complete. If it is not, the sender gets window for the rest.
@@ -115,7 +122,8 @@ impl Inbox {
             _ => {
                 self.body.release(std::mem::take(&mut self.unreleased));
                 if !self.is_empty() && self.pace.is_none() {
-                    self.pace = Some(Pace::start(&self.context.process().settings.limits));
+                    self.pace = Some(BodyPace::start(&self.context.process().settings.limits, self.gathered.len()));
+                    self.held.insert(self.context.share().hold()).grow_to(self.gathered.len())?;
                 }
                 Ok(None)
             }
@@ -125,7 +133,7 @@ impl Inbox {
     fn take(&mut self, prefix: Prefix, whole: usize) -> Result<Received> {
         self.gathered.take(PREFIX_BYTES);
         let pieces = self.gathered.take(prefix.length);
-        (self.prefix, self.pace) = (None, None);
+        (self.prefix, self.pace, self.held) = (None, None, None);
         if let Some(held) = &mut self.reservation {
             held.shrink_to(self.gathered.len());
         }

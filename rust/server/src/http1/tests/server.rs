@@ -105,6 +105,8 @@ impl TestServer {
         let process = Arc::new(Process {
             status: Status::new(&settings.server, Vec::new()),
             bytes: Budget::new(settings.limits.byte_budget),
+            origins: crate::origin::Origins::new(&settings.server),
+            shares: crate::share::Shares::new(&settings.limits),
             shared_memory: crate::shared_memory::Regions::new(settings.server.allow_client_shm),
             clock: Clock::Monotonic,
             access_log: None,
@@ -232,6 +234,11 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).expect("the server reads");
+    }
+
+    /// Sends nothing more, and waits for answers.
+    pub(super) fn close_side(&self) {
+        self.socket.shutdown(std::net::Shutdown::Write).expect("a socket");
     }
 
     /// Reads the head of an answer.

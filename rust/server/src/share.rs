@@ -1,0 +1,208 @@
+//! What one connection, and all of one address, may hold of the byte budget while the server waits for them.
+//!
+//! Only what waits is counted: a body that did not come whole, for example. What is worked on ends by itself, so the hot
+//! path pays nothing. Must not know what the bytes are.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mlserve_core::config::LimitSettings;
+use mlserve_core::error::{Error, Kind, Result};
+use parking_lot::Mutex;
+
+/// A connection may make others wait for a quarter of the budget, an address for half: one that misbehaves leaves the
+/// larger part to the others, and an honest client that sends a few of the largest bodies at once is not hindered.
+const CONNECTION_PART: usize = 4;
+const ADDRESS_PART: usize = 2;
+
+/// Bytes that a body of the largest size needs beside the body.
+const FRAMING: usize = 1 << 10;
+
+/// What waits, by address.
+#[derive(Debug)]
+pub(crate) struct Shares {
+    of_connection: usize,
+    of_address: usize,
+    addresses: Mutex<HashMap<IpAddr, Arc<AtomicUsize>>>,
+}
+
+impl Shares {
+    /// Shares of the budget in `limits`; one body of the largest size always fits.
+    pub(crate) fn new(limits: &LimitSettings) -> Arc<Self> {
+        let least = limits.max_body_bytes.saturating_add(FRAMING);
+        Arc::new(Self {
+            of_connection: (limits.byte_budget / CONNECTION_PART).max(least),
+            of_address: (limits.byte_budget / ADDRESS_PART).max(least),
+            addresses: Mutex::default(),
+        })
+    }
+
+    fn enter(&self, address: IpAddr) -> Arc<AtomicUsize> {
+        Arc::clone(self.addresses.lock().entry(address).or_default())
+    }
+
+    fn leave(&self, address: IpAddr, held: Arc<AtomicUsize>) {
+        let mut addresses = self.addresses.lock();
+        drop(held);
+        if addresses.get(&address).is_some_and(|held| Arc::strong_count(held) == 1) {
+            addresses.remove(&address);
+        }
+    }
+}
+
+/// The share of one connection.
+#[derive(Debug)]
+pub(crate) struct Share {
+    shares: Arc<Shares>,
+    address: Option<IpAddr>,
+    held: Arc<AtomicUsize>,
+    /// What its address holds, once that is asked for.
+    held_by_address: OnceCell<Arc<AtomicUsize>>,
+}
+
+impl Share {
+    /// Of a connection from `address`; none for a Unix socket.
+    pub(crate) fn new(shares: &Arc<Shares>, address: Option<IpAddr>) -> Self {
+        let address = address.map(|address| address.to_canonical());
+        Self { shares: Arc::clone(shares), address, held: Arc::default(), held_by_address: OnceCell::new() }
+    }
+
+    /// Begins to count what waits for this connection.
+    pub(crate) fn hold(&self) -> Held {
+        // Behind this machine's own addresses are many callers: sidecars, proxies, tests.
+        let counted = self.address.filter(|address| !address.is_loopback());
+        let of_address = counted.map(|address| {
+            let held = self.held_by_address.get_or_init(|| self.shares.enter(address));
+            (Arc::clone(held), self.shares.of_address)
+        });
+        Held { of_connection: (Arc::clone(&self.held), self.shares.of_connection), of_address, bytes: 0 }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if let (Some(address), Some(held)) = (self.address, self.held_by_address.take()) {
+            self.shares.leave(address, held);
+        }
+    }
+}
+
+/// Bytes that wait for a connection, counted until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    of_connection: (Arc<AtomicUsize>, usize),
+    of_address: Option<(Arc<AtomicUsize>, usize)>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Counts `bytes` in all, if they are more than before.
+    ///
+    /// **Errors:** out of budget, if the connection or its address would hold more than its share.
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<()> {
+        let more = bytes.saturating_sub(self.bytes);
+        if !add(&self.of_connection, more) {
+            return Err(above_share("connection", self.of_connection.1));
+        }
+        if let Some(of_address) = &self.of_address
+            && !add(of_address, more)
+        {
+            self.of_connection.0.fetch_sub(more, Ordering::Relaxed);
+            return Err(above_share("address", of_address.1));
+        }
+        self.bytes += more;
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let of_address = self.of_address.iter();
+        for (held, _) in of_address.chain([&self.of_connection]) {
+            held.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+fn add((held, limit): &(Arc<AtomicUsize>, usize), more: usize) -> bool {
+    let added = |held: usize| held.checked_add(more).filter(|held| held <= limit);
+    held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, added).is_ok()
+}
+
+#[cold]
+fn above_share(whose: &str, limit: usize) -> Error {
+    let text = format!("what waits for this {whose} would exceed its share of the byte budget, {limit} bytes");
+    Error::new(Kind::OutOfBudget, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LARGEST: usize = 1_000;
+    const BUDGET: usize = 1 << 20;
+
+    fn shares() -> Arc<Shares> {
+        let limits = LimitSettings { byte_budget: BUDGET, max_body_bytes: LARGEST, ..LimitSettings::default() };
+        Shares::new(&limits)
+    }
+
+    fn share(shares: &Arc<Shares>, address: &str) -> Share {
+        Share::new(shares, Some(address.parse().expect("an address")))
+    }
+
+    #[test]
+    fn a_connection_has_its_share_and_gives_it_back() {
+        let shares = shares();
+        let share = share(&shares, "127.0.0.1");
+        let (mut first, mut second) = (share.hold(), share.hold());
+        first.grow_to(BUDGET / 8).expect("within the share");
+        second.grow_to(BUDGET / 8).expect("within the share");
+        assert_eq!(second.grow_to(BUDGET / 8 + 1).expect_err("above it").kind(), Kind::OutOfBudget);
+        second.grow_to(1).expect("less is nothing new");
+        drop(first);
+        second.grow_to(BUDGET / 4).expect("the other one's part is free");
+    }
+
+    #[test]
+    fn an_address_has_its_share_over_all_connections_but_this_machine_has_none() {
+        let shares = shares();
+        let connections = |address: &str| -> Vec<_> {
+            (0..4)
+                .map(|_| {
+                    let mut held = share(&shares, address).hold();
+                    held.grow_to(BUDGET / 4).map(|()| held)
+                })
+                .collect()
+        };
+        let accepted = |address: &str| connections(address).iter().filter(|held| held.is_ok()).count();
+        assert_eq!(accepted("192.0.2.1"), 2);
+        assert_eq!(accepted("::ffff:192.0.2.1"), 2);
+        let _others = connections("192.0.2.1");
+        assert_eq!(accepted("192.0.2.2"), 2, "one address does not spend another one's share");
+        assert_eq!(accepted("127.0.0.1"), 4);
+        assert_eq!(accepted("::1"), 4);
+    }
+
+    #[test]
+    fn addresses_that_left_are_forgotten() {
+        let shares = shares();
+        let (one, other) = (share(&shares, "192.0.2.1"), share(&shares, "192.0.2.1"));
+        one.hold().grow_to(5).expect("within the share");
+        other.hold().grow_to(5).expect("within the share");
+        drop(one);
+        assert_eq!(shares.addresses.lock().len(), 1);
+        drop(other);
+        assert!(shares.addresses.lock().is_empty());
+    }
+
+    #[test]
+    fn the_largest_body_always_fits() {
+        let limits = LimitSettings { byte_budget: LARGEST, max_body_bytes: LARGEST, ..LimitSettings::default() };
+        let share = share(&Shares::new(&limits), "192.0.2.1");
+        share.hold().grow_to(LARGEST + 5).expect("one body and its frame");
+    }
+}
