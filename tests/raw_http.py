@@ -60,7 +60,7 @@ def connected(address: str) -> Iterator[socket.socket]:
 
 def head(method: str, target: str, headers: Mapping[str, str] | None = None) -> bytes:
     """The head of a request."""
-    fields = {"host": "test", **(headers or {})}
+    fields = {"host": "localhost", **(headers or {})}
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 

@@ -196,7 +196,7 @@ def _texts(headers: Iterable[tuple[Any, Any]]) -> dict[str, str]:
 
 def grpc_headers(path: str = INFER, **fields: str) -> list[tuple[str, str]]:
     """The header of a gRPC call; `grpc_timeout="1S"` adds the field `grpc-timeout`."""
-    first = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "test")]
+    first = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
     usual = {"te": "trailers", "content-type": "application/grpc"}
     return [*first, *usual.items(), *((name.replace("_", "-"), value) for name, value in fields.items())]
 
@@ -219,7 +219,7 @@ def http_call(
 ) -> HttpAnswer:
     """One REST request over HTTP/2 on a connection of its own."""
     with Http2Connection(address) as connection:
-        first = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "test")]
+        first = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "localhost")]
         stream = connection.open([*first, *(headers or {}).items()], end=not body)
         if body:
             connection.send(stream, body)

@@ -79,6 +79,15 @@ class MethodNotAllowedError(MlserveError):
     fault = "client"
 
 
+class NotAllowedError(MlserveError):
+    """A web page of another origin, or a host name that may be anybody's, may not do this."""
+
+    code = "not_allowed"
+    http_status = 403
+    grpc_code = 7
+    fault = "client"
+
+
 class TooLargeError(MlserveError):
     """A body, message, tensor count, rank or nesting is above its limit."""
 
@@ -227,6 +236,7 @@ ROWS: tuple[type[MlserveError], ...] = (
     NotFoundError,
     UnknownRouteError,
     MethodNotAllowedError,
+    NotAllowedError,
     TooLargeError,
     HeadersTooLargeError,
     SlowClientError,
@@ -257,6 +267,7 @@ _BY_GRPC: dict[int, type[MlserveError]] = {
     5: NotFoundError,
     # Foreign servers say that something exists already; ours and HTTP call it an invalid argument.
     6: InvalidArgumentError,
+    7: NotAllowedError,
     8: TooLargeError,
     12: NotOfferedError,
     13: InternalError,
@@ -264,6 +275,7 @@ _BY_GRPC: dict[int, type[MlserveError]] = {
 }
 _BY_HTTP: dict[int, type[MlserveError]] = {
     400: InvalidArgumentError,
+    403: NotAllowedError,
     404: NotFoundError,
     405: MethodNotAllowedError,
     408: SlowClientError,

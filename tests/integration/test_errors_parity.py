@@ -100,6 +100,12 @@ def method_not_allowed(servers: Servers) -> Both:
         return over_http, connection.answer(connection.open(header, end=True))
 
 
+def not_allowed(servers: Servers) -> Both:
+    page = "http://evil.example"
+    over_http = ask(servers.limited.http, "POST", "/v2/logging", headers={"origin": page})
+    return over_http, grpc_call(servers.limited.grpc, b"", "/inference.GRPCInferenceService/LogSettings", origin=page)
+
+
 def too_large(servers: Servers) -> Both:
     text = np.array([[b"x" * 1_001]], np.object_)
     return both(servers.limited, Inference("identity_BYTES", [Tensor.of("x", text, "BYTES")]))
@@ -144,10 +150,11 @@ def too_many_requests(servers: Servers) -> Both:
 def out_of_budget(servers: Servers) -> Both:
     inference = Inference("identity_FP32", [Tensor("x", "FP32", (1, 5_000), b"\0" * 20_000)])
     with connected(servers.tiny.http) as holder:
-        # What is announced is reserved before it comes.
-        holder.sendall(head("POST", "/v2/models/identity_FP32/infer", {"content-length": "95000"}) + b"{")
+        # What has come is held until the rest comes.
+        announced = head("POST", "/v2/models/identity_FP32/infer", {"content-length": "95000"})
+        holder.sendall(announced + b" " * 94_999)
         eventually(
-            lambda: metric(servers.tiny, "mlserve_budget_bytes") >= 95_000, limit_s=5, what="the budget to be held"
+            lambda: metric(servers.tiny, "mlserve_budget_bytes") >= 94_999, limit_s=5, what="the budget to be held"
         )
         return both(servers.tiny, inference)
 
@@ -180,6 +187,7 @@ PROVOCATIONS: dict[str, Callable[[Servers], Both]] = {
         not_found,
         unknown_route,
         method_not_allowed,
+        not_allowed,
         too_large,
         headers_too_large,
         slow_client,

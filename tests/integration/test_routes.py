@@ -52,12 +52,12 @@ def test_what_is_no_route_is_not_found(attacked: ServerProcess, target: str) -> 
 @pytest.mark.parametrize(
     ("method", "target", "allowed"),
     [
-        ("GET", TARGET, "POST"),
-        ("PUT", TARGET, "POST"),
-        ("DELETE", "/v2/models/mlp", "GET, HEAD"),
-        ("POST", "/v2/health/live", "GET, HEAD"),
-        ("OPTIONS", "/v2", "GET, HEAD"),
-        ("BREW", "/v2", "GET, HEAD"),
+        ("GET", TARGET, "POST, OPTIONS"),
+        ("PUT", TARGET, "POST, OPTIONS"),
+        ("DELETE", "/v2/models/mlp", "GET, HEAD, OPTIONS"),
+        ("POST", "/v2/health/live", "GET, HEAD, OPTIONS"),
+        ("BREW", "/v2", "GET, HEAD, OPTIONS"),
+        ("TRACE", "/v2/logging", "GET, HEAD, POST, OPTIONS"),
     ],
 )
 def test_a_method_that_a_route_does_not_have_is_answered_with_those_it_has(
@@ -66,6 +66,21 @@ def test_a_method_that_a_route_does_not_have_is_answered_with_those_it_has(
     for call in (ask, http_call):
         found = call(attacked.http, method, target)
         assert (found.status, found.headers["allow"], found.text) == (405, allowed, "Method Not Allowed")
+
+
+@pytest.mark.parametrize(
+    ("target", "allowed"),
+    [
+        (TARGET, "POST, OPTIONS"),
+        ("/v2", "GET, HEAD, OPTIONS"),
+        ("/v2/logging", "GET, HEAD, POST, OPTIONS"),
+        ("*", "GET, HEAD, POST, OPTIONS"),
+    ],
+)
+def test_options_tells_the_methods_of_a_route(attacked: ServerProcess, target: str, allowed: str) -> None:
+    found = ask(attacked.http, "OPTIONS", target)
+    assert (found.status, found.headers["allow"], found.body) == (204, allowed, b"")
+    assert ask(attacked.http, "OPTIONS", "/nowhere").status == 404
 
 
 @pytest.mark.parametrize("name", ["%6dlp", "mlp%00", "%2e%2e", "mlp%2f1", "%ff", "%", "%zz", "mlp;a=1", "mlp?x=1"])

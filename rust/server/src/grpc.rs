@@ -72,6 +72,26 @@ impl Rpc {
     }
 }
 
+impl Rpc {
+    /// Whether it does more than infer and tell what there is.
+    fn is_guarded(self) -> bool {
+        match self {
+            Rpc::Slow(_) => true,
+            Rpc::Unary(unary) => unary.is_guarded(),
+            _ => false,
+        }
+    }
+
+    /// Whether it may change something.
+    fn changes(self) -> bool {
+        match self {
+            Rpc::Slow(slow) => slow != Slow::Index,
+            Rpc::Unary(unary) => unary.is_guarded() && unary != Unary::ModelStatistics,
+            _ => false,
+        }
+    }
+}
+
 /// Every RPC that is answered, the most frequent first.
 const CALLS: [(&str, Rpc); 24] = [
     ("/inference.GRPCInferenceService/ModelInfer", Rpc::Infer),
@@ -123,7 +143,9 @@ pub(crate) fn accept(connected: &Rc<Connected>, request: http::Request<RecvStrea
     let trail = Trail::begin(context, route, &metadata.echo);
     let echo = std::mem::take(&mut metadata.echo);
     let responder = Responder::new(respond, connected.reply, metadata.answer_encoding(), echo, trail);
-    let checked = header_fits.and_then(|()| check(&metadata, request.method(), rpc, request.uri().path()));
+    let checked = header_fits
+        .and_then(|()| check(&metadata, request.method(), rpc, request.uri().path()))
+        .and_then(|()| check_origin(context, rpc, &request));
     match checked {
         Ok(()) => start(connected, rpc, &metadata, request.into_body(), responder),
         Err(error) => refuse(context, responder, &error),
@@ -152,6 +174,17 @@ fn check(metadata: &Metadata, method: &Method, rpc: Rpc, path: &str) -> Result<(
         return Err(Error::new(Kind::NotOffered, "the content-type is not offered; offered is application/grpc+proto"));
     }
     if rpc == Rpc::Unknown { Err(unknown(path)) } else { Ok(()) }
+}
+
+/// Refuses web pages that would do more than infer and ask for metadata. No browser sends gRPC unasked, so this is one more
+/// lock on the same door.
+fn check_origin(context: &LoopContext, rpc: Rpc, request: &http::Request<RecvStream>) -> Result<()> {
+    if !rpc.is_guarded() {
+        return Ok(());
+    }
+    let origins = &context.process().origins;
+    let asker = origins.asker(request.headers(), request.uri());
+    origins.check(&asker, request.headers(), request.uri(), rpc.changes())
 }
 
 fn start(connected: &Rc<Connected>, rpc: Rpc, metadata: &Metadata, body: RecvStream, responder: Responder) {

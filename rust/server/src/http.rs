@@ -15,6 +15,7 @@ use crate::event_loop::LoopContext;
 
 mod access;
 mod arrays;
+mod cors;
 mod decimal;
 mod decode;
 mod draft;

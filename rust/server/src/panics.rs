@@ -19,6 +19,8 @@ pub(crate) enum Place {
     Turn,
     /// A whole loop, with its connections.
     Loop,
+    /// The work of one request on another thread.
+    Decoder,
     /// A task of the front thread.
     Front,
     /// A probe or a scrape.
@@ -29,8 +31,8 @@ pub(crate) enum Place {
 
 impl Place {
     /// All of them, in the order of the counters.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Connection, Self::Turn, Self::Loop, Self::Front, Self::Health, Self::Manager];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Connection, Self::Turn, Self::Loop, Self::Decoder, Self::Front, Self::Health, Self::Manager];
 
     /// The label in the metrics.
     pub(crate) fn name(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Place {
             Self::Connection => "connection",
             Self::Turn => "turn",
             Self::Loop => "loop",
+            Self::Decoder => "decoder",
             Self::Front => "front",
             Self::Health => "health",
             Self::Manager => "manager",

@@ -60,6 +60,30 @@ pub(super) enum Unary {
     HealthCheck,
 }
 
+impl Unary {
+    /// Whether it does more than tell what models there are.
+    pub(super) fn is_guarded(self) -> bool {
+        match self {
+            Unary::ModelStatistics
+            | Unary::SystemSharedMemoryStatus
+            | Unary::SystemSharedMemoryRegister
+            | Unary::SystemSharedMemoryUnregister
+            | Unary::CudaSharedMemoryStatus
+            | Unary::CudaSharedMemoryRegister
+            | Unary::CudaSharedMemoryUnregister
+            | Unary::TraceSetting
+            | Unary::LogSettings => true,
+            Unary::ServerLive
+            | Unary::ServerReady
+            | Unary::ModelReady
+            | Unary::ServerMetadata
+            | Unary::ModelMetadata
+            | Unary::ModelConfig
+            | Unary::HealthCheck => false,
+        }
+    }
+}
+
 /// A unary RPC of the model repository, whose answer takes time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slow {

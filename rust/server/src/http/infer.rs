@@ -24,6 +24,7 @@ use super::{HttpRequest, HttpResponse, raw};
 use crate::body::Collected;
 use crate::event_loop::LoopContext;
 use crate::inflate::{Encoding, deflate, inflate_reserved};
+use crate::panics::{self, Place};
 use crate::process::Process;
 use crate::shared_memory::attach;
 
@@ -101,7 +102,7 @@ pub(super) async fn inflated(context: &LoopContext, encoding: Encoding, mut body
     let (output, mut reservation) = match quick {
         Some(output) => (output, body.reservation),
         None => {
-            off_loop(move || {
+            off_loop(context.process(), move || {
                 let Collected { pieces, mut reservation, .. } = body;
                 inflate_reserved(encoding, &pieces, limit, &mut reservation).map(|output| (output, reservation))
             })
@@ -126,7 +127,7 @@ async fn decoded(context: &LoopContext, fields: &Fields, target: &Target, body: 
         }
         Layout::Json(length) => {
             let job = Job { process: Arc::clone(context.process()), model: target.model.clone(), length, body };
-            if length > MAX_BYTES_ON_LOOP { off_loop(move || job.run()).await? } else { job.run() }
+            if length > MAX_BYTES_ON_LOOP { off_loop(context.process(), move || job.run()).await? } else { job.run() }
         }
     }
 }
@@ -169,7 +170,7 @@ async fn written(
     let limit = context.process().settings.limits.max_response_bytes;
     let mut encoded = match delivered.form {
         Form::Encoded(encoded) => encoded,
-        Form::Draft(draft) => off_loop(move || encode(*draft, limit)).await??,
+        Form::Draft(draft) => off_loop(context.process(), move || encode(*draft, limit)).await??,
     };
     if let Some(writes) = delivered.writes {
         let bytes = writes.bytes();
@@ -187,21 +188,26 @@ async fn written(
         None => "application/json",
     };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    finished(encoded, accepts, headers).await
+    finished(context, encoded, accepts, headers).await
 }
 
 /// The response that carries `encoded`, deflated if the caller likes that and it pays.
-pub(super) async fn finished(encoded: Encoded, accepts: Encoding, mut headers: HeaderMap) -> Result<HttpResponse> {
+pub(super) async fn finished(
+    context: &LoopContext,
+    encoded: Encoded,
+    accepts: Encoding,
+    mut headers: HeaderMap,
+) -> Result<HttpResponse> {
     let encoded = if accepts == Encoding::Identity || encoded.len() < MIN_DEFLATED {
         encoded
     } else {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(accepts.name()));
-        deflated(encoded, accepts).await?
+        deflated(context, encoded, accepts).await?
     };
     Ok(HttpResponse { status: StatusCode::OK, headers, body: encoded.pieces, reservation: encoded.reservation })
 }
 
-async fn deflated(encoded: Encoded, encoding: Encoding) -> Result<Encoded> {
+async fn deflated(context: &LoopContext, encoded: Encoded, encoding: Encoding) -> Result<Encoded> {
     let len = encoded.len();
     let job = move || {
         let deflated: Bytes = deflate(encoding, &encoded.pieces).into();
@@ -211,11 +217,19 @@ async fn deflated(encoded: Encoded, encoding: Encoding) -> Result<Encoded> {
         }
         Encoded { pieces: vec![deflated], json_length: encoded.json_length, reservation }
     };
-    if len > MAX_DEFLATED_ON_LOOP { off_loop(job).await } else { Ok(job()) }
+    if len > MAX_DEFLATED_ON_LOOP { off_loop(context.process(), job).await } else { Ok(job()) }
 }
 
-/// Runs `job` on a thread where it may take its time.
-pub(super) async fn off_loop<Output: Send + 'static>(job: impl FnOnce() -> Output + Send + 'static) -> Result<Output> {
-    // A job that panics, or one that the end of the server cuts off.
-    tokio::task::spawn_blocking(job).await.map_err(|_| Error::internal("the request could not be worked on"))
+/// Runs `job` on a thread where it may take its time. A panic there ends this request alone.
+pub(super) async fn off_loop<Output: Send + 'static>(
+    process: &Process,
+    job: impl FnOnce() -> Output + Send + 'static,
+) -> Result<Output> {
+    tokio::task::spawn_blocking(job).await.map_err(|error| {
+        // If it is none, the end of the server has cut the job off.
+        if let Ok(payload) = error.try_into_panic() {
+            process.panics.note(Place::Decoder, &panics::text(&*payload));
+        }
+        Error::internal("the request could not be worked on")
+    })
 }

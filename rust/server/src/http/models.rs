@@ -20,7 +20,7 @@ use crate::process::Process;
 /// **Errors:** out of budget.
 pub(super) async fn status(context: &LoopContext) -> Result<HttpResponse> {
     let process = Arc::clone(context.process());
-    let body = off_loop(move || described(&process).to_string()).await?;
+    let body = off_loop(context.process(), move || described(&process).to_string()).await?;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     counted(context, headers, body.into_bytes())

@@ -20,6 +20,11 @@ pub(super) struct Elements<'a> {
     strings: Vec<&'a [u8]>,
 }
 
+/// Bytes that [`Elements`] of an output takes at most: for 4 bytes of an empty string it is 16 more.
+pub(super) fn string_table_bytes(output: &DraftOutput<'_>) -> usize {
+    if output.datatype == DataType::Bytes { output.data.len() / 4 * size_of::<&[u8]>() } else { 0 }
+}
+
 impl<'a> Elements<'a> {
     /// The elements of `output`.
     ///

@@ -26,7 +26,7 @@ mod schema;
 /// **Errors:** out of budget.
 pub(super) async fn answer(context: &LoopContext) -> Result<HttpResponse> {
     let plan = context.process().plan.load_full();
-    let body = off_loop(move || document(&plan).to_string()).await?;
+    let body = off_loop(context.process(), move || document(&plan).to_string()).await?;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     counted(context, headers, body.into_bytes())

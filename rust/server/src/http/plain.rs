@@ -22,6 +22,7 @@ use super::generate;
 use super::headers::Fields;
 use super::infer::{MAX_BYTES_ON_LOOP, finished, inflated, off_loop};
 use super::json::Cursor;
+use super::nested::string_table_bytes;
 use super::route::Target;
 use super::rows::Rows;
 use super::split::Blobs;
@@ -111,7 +112,11 @@ pub(super) async fn answer(
     let body = inflated(context, fields.encoding, body).await?;
     let version = find(context, &target, fields.deadline).await?;
     let job = Job { process: Arc::clone(context.process()), version, dialect, body };
-    let asked = if job.body.len > MAX_BYTES_ON_LOOP { off_loop(move || job.run()).await? } else { job.run() };
+    let asked = if job.body.len > MAX_BYTES_ON_LOOP {
+        off_loop(context.process(), move || job.run()).await?
+    } else {
+        job.run()
+    };
     let Asked { request: mut inference, form } = asked?;
     inference.protocol = Protocol::Http;
     inference.arrived = Some(request.arrived);
@@ -125,8 +130,8 @@ pub(super) async fn answer(
     let response = async {
         let draft = draft?;
         trail.version_was(draft.version);
-        let encoded = written(draft, form, writing).await?;
-        finished(encoded, fields.accepts, content_type(form)).await
+        let encoded = written(context, draft, form, writing).await?;
+        finished(context, encoded, fields.accepts, content_type(form)).await
     };
     // The pipeline has counted this one.
     Ok(response.await.unwrap_or_else(|error| {
@@ -154,10 +159,9 @@ impl Job {
         let Collected { pieces, len, mut reservation } = self.body;
         let held = reservation.units();
         let body = Blobs::new(pieces).take_joined(len).unwrap_or_default();
-        let text = std::str::from_utf8(&body).map_err(|error| not_utf8(error.valid_up_to()))?;
         let limits: &LimitSettings = &self.process.settings.limits;
         let mut reader = Reader { spec: &self.version.spec, limits, reservation: &mut reservation };
-        let cursor = Cursor::new(text, limits.max_json_depth);
+        let cursor = Cursor::of_body(&body, limits.max_json_depth)?;
         let mut asked = match self.dialect {
             Dialect::V1 => v1::read(cursor, &mut reader),
             Dialect::Predict => predict::read(cursor, &mut reader),
@@ -198,22 +202,26 @@ impl Reply for PlainReply {
 }
 
 /// The body of an answer.
-async fn written(draft: Draft<'static>, form: Form, writing: Writing) -> Result<Encoded> {
+async fn written(context: &LoopContext, draft: Draft<'static>, form: Form, writing: Writing) -> Result<Encoded> {
     let bytes = draft.json_bytes();
     let job = move || {
         let mut draft = draft;
-        let json = form.write(&draft, writing)?;
         let mut reservation = draft.reservation.take();
+        let table = draft.outputs.iter().map(string_table_bytes).sum();
+        if reservation.as_mut().is_some_and(|held| !held.grow(table)) {
+            return Err(out_of_budget(table));
+        }
+        let json = form.write(&draft, writing)?;
         if let Some(reservation) = &mut reservation {
             // The text takes the place of the tensors it was written from.
-            if !reservation.grow(json.len()) {
-                return Err(out_of_budget(json.len()));
+            if !reservation.grow(json.capacity()) {
+                return Err(out_of_budget(json.capacity()));
             }
-            reservation.shrink_to(reservation.units().saturating_sub(bytes));
+            reservation.shrink_to(reservation.units().saturating_sub(bytes + table));
         }
         Ok(Encoded { pieces: vec![json.into()], json_length: None, reservation })
     };
-    if bytes > MAX_BYTES_ON_LOOP { off_loop(job).await? } else { job() }
+    if bytes > MAX_BYTES_ON_LOOP { off_loop(context.process(), job).await? } else { job() }
 }
 
 /// The response for an answer in JSON that was made without the pipeline; it holds budget while it is written.
@@ -227,9 +235,4 @@ pub(super) fn counted(context: &LoopContext, headers: HeaderMap, body: Vec<u8>) 
 #[cold]
 fn out_of_budget(bytes: usize) -> Error {
     Error::new(Kind::OutOfBudget, format!("an answer of {bytes} bytes would exceed the server's byte budget"))
-}
-
-#[cold]
-fn not_utf8(at: usize) -> Error {
-    Error::invalid(format!("failed to parse the request JSON buffer: invalid encoding in string, not UTF-8 at {at}"))
 }

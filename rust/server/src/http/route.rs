@@ -12,8 +12,9 @@ use super::extensions::{self, Extension};
 use super::find::find as find_version;
 use super::plain::{self, Dialect};
 use super::status::Refusal;
-use super::{HttpRequest, HttpResponse, health, infer, metadata, models, openapi, page, v1};
+use super::{HttpRequest, HttpResponse, cors, health, infer, metadata, models, openapi, page, v1};
 use crate::event_loop::LoopContext;
+use crate::origin::Asker;
 
 /// What answers a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,13 @@ pub(super) enum Action {
     OpenApi,
     Page,
     Root,
+}
+
+impl Action {
+    /// Whether it does more than infer and tell what there is: not for web pages of other origins.
+    fn is_guarded(self) -> bool {
+        matches!(self, Action::Extension(extension) if extension != Extension::ModelConfig)
+    }
 }
 
 /// One row: `{model}` and `{region}` stand for any segment, `{version}` for digits.
@@ -127,18 +135,35 @@ pub(super) struct Target {
 
 /// Answers `request` by its route.
 pub(super) async fn dispatch(context: &LoopContext, request: HttpRequest, trail: &mut Trail) -> HttpResponse {
-    let outcome = match find(&request.method, &request.uri) {
-        Ok((route, target)) => {
-            trail.route_is(route.path, &target.model);
-            act(context, route.action, request, target, trail).await
-        }
-        Err(refusal) => Err(refusal),
-    };
-    outcome.unwrap_or_else(|refusal| {
+    let asker = context.process().origins.asker(&request.headers, &request.uri);
+    let outcome = answer(context, request, &asker, trail).await;
+    let mut response = outcome.unwrap_or_else(|refusal| {
         context.count_refused(Protocol::Http, refusal.error());
         trail.failed(refusal.error());
         refusal.into_response()
-    })
+    });
+    if let Asker::Allowed(origin) = asker {
+        cors::allow(&mut response.headers, origin);
+    }
+    response
+}
+
+async fn answer(
+    context: &LoopContext,
+    request: HttpRequest,
+    asker: &Asker,
+    trail: &mut Trail,
+) -> Result<HttpResponse, Refusal> {
+    if request.method == Method::OPTIONS {
+        let allowed = methods(request.uri.path()).ok_or_else(unknown_route)?;
+        return Ok(cors::options(&request.headers, asker, allowed));
+    }
+    let (route, target) = find(&request.method, &request.uri)?;
+    trail.route_is(route.path, &target.model);
+    if route.action.is_guarded() {
+        context.process().origins.check(asker, &request.headers, &request.uri, route.is_post)?;
+    }
+    act(context, route.action, request, target, trail).await
 }
 
 async fn act(
@@ -173,26 +198,38 @@ async fn act(
 }
 
 fn find(method: &Method, uri: &Uri) -> Result<(&'static Route, Target), Refusal> {
-    let mut allowed: Option<&str> = None;
+    let is_post = match *method {
+        Method::POST => Some(true),
+        Method::GET | Method::HEAD => Some(false),
+        _ => None,
+    };
     for route in &ROUTES {
-        let Some(captures) = Captures::of(route.path, uri.path()) else { continue };
-        let is_allowed =
-            if route.is_post { method == Method::POST } else { method == Method::GET || method == Method::HEAD };
-        if is_allowed {
+        if Some(route.is_post) == is_post
+            && let Some(captures) = Captures::of(route.path, uri.path())
+        {
             return Ok((route, captures.target()?));
         }
-        allowed = Some(match (allowed, route.is_post) {
-            (None, true) => "POST",
-            (None, false) => "GET, HEAD",
-            (Some(_), _) => "GET, HEAD, POST",
-        });
     }
-    Err(match allowed {
+    Err(match methods(uri.path()) {
         Some(methods) => {
             let error = Error::new(Kind::MethodNotAllowed, "Method Not Allowed");
             Refusal::with_field(error, ALLOW, HeaderValue::from_static(methods))
         }
-        None => Error::new(Kind::UnknownRoute, "Not Found").into(),
+        None => unknown_route(),
+    })
+}
+
+/// The methods that a path answers; `*` stands for the server. `None` if it is no route.
+fn methods(path: &str) -> Option<&'static str> {
+    if path == "*" {
+        return Some("GET, HEAD, POST, OPTIONS");
+    }
+    let mut fitting = ROUTES.iter().filter(|route| Captures::of(route.path, path).is_some());
+    let first = fitting.next()?;
+    Some(match (fitting.any(|route| route.is_post != first.is_post), first.is_post) {
+        (true, _) => "GET, HEAD, POST, OPTIONS",
+        (false, true) => "POST, OPTIONS",
+        (false, false) => "GET, HEAD, OPTIONS",
     })
 }
 
@@ -279,6 +316,11 @@ fn percent_decoded(segment: &str) -> Result<Cow<'_, str>> {
         rest = after;
     }
     String::from_utf8(decoded).map(Cow::Owned).map_err(|_| bad_escape())
+}
+
+#[cold]
+fn unknown_route() -> Refusal {
+    Error::new(Kind::UnknownRoute, "Not Found").into()
 }
 
 #[cold]

@@ -17,10 +17,10 @@ use crate::proto::ModelStatisticsRequest;
 pub(super) async fn answer(process: &Arc<Process>, target: &Target) -> Result<HttpResponse> {
     let version = target.version.map(|version| version.to_string()).unwrap_or_default();
     let request = ModelStatisticsRequest { name: target.model.to_string(), version };
-    let process = Arc::clone(process);
+    let shared = Arc::clone(process);
     let write = move || {
-        let response = model_statistics(&process, &request)?;
+        let response = model_statistics(&shared, &request)?;
         json_message(&response, "ModelStatisticsResponse", Members::All, |value| value)
     };
-    off_loop(write).await?
+    off_loop(process, write).await?
 }

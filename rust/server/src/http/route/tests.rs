@@ -111,7 +111,7 @@ fn broken_escapes_are_bad_requests() {
 #[test]
 fn refused_methods_are_told_which_are_allowed() {
     let refusal = find(&Method::DELETE, &Uri::from_static("/v2/models/x")).expect_err("refused");
-    assert_eq!(refusal.into_response().headers[ALLOW], "GET, HEAD");
+    assert_eq!(refusal.into_response().headers[ALLOW], "GET, HEAD, OPTIONS");
     let refusal = find(&Method::GET, &Uri::from_static("/v2/models/x/infer")).expect_err("refused");
-    assert_eq!(refusal.into_response().headers[ALLOW], "POST");
+    assert_eq!(refusal.into_response().headers[ALLOW], "POST, OPTIONS");
 }
