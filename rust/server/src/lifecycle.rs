@@ -180,7 +180,10 @@ impl Models {
         look(&self.0.catalog.lock())
     }
 
-    fn checked(&self, name: &str) -> Result<String> {
+    /// Checks whether `name` may be loaded and unloaded by request, before a body is read.
+    ///
+    /// **Errors:** not in explicit mode; no name for a model.
+    pub(crate) fn check_name(&self, name: &str) -> Result<()> {
         if self.0.mode != ModelControlMode::Explicit {
             // Triton's text, which its scripts match on, and what to do.
             return Err(Error::new(
@@ -189,8 +192,11 @@ impl Models {
                  --model-control-mode explicit",
             ));
         }
-        repository::check_name(name).map_err(Error::invalid)?;
-        Ok(name.to_owned())
+        repository::check_name(name).map_err(Error::invalid)
+    }
+
+    fn checked(&self, name: &str) -> Result<String> {
+        self.check_name(name).map(|()| name.to_owned())
     }
 
     async fn order(&self, order: impl FnOnce(oneshot::Sender<Result<()>>) -> Order) -> Result<()> {

@@ -91,11 +91,18 @@ fn strings(cursor: &mut Cursor<'_>, declared: Declared<'_>, reservation: &mut Re
         if text.len() > declared.max_string_bytes {
             return Err(long_string(declared, index, text.len()));
         }
-        push_bytes_element(&mut wire, text.as_bytes())
+        push_string(&mut wire, text.as_bytes(), reservation)
     })?;
-    // Reserved late, but never far from what is: an element takes 3 characters of the text and at most 4 bytes more here.
-    hold(reservation, wire.capacity())?;
     Ok(wire)
+}
+
+/// Adds an element of a BYTES tensor, and charges what the buffer grows by.
+///
+/// **Errors:** out of budget; too large.
+pub(super) fn push_string(wire: &mut Vec<u8>, element: &[u8], reservation: &mut Reservation) -> Result<()> {
+    let before = wire.capacity();
+    push_bytes_element(wire, element)?;
+    if wire.capacity() > before { hold(reservation, wire.capacity() - before) } else { Ok(()) }
 }
 
 /// An empty buffer for as many elements as the shape says, if so many can still come.

@@ -48,8 +48,7 @@ pub(super) struct Source<'a> {
 /// **Errors:** not JSON, too deep, too many tensors; a field missing, of the wrong kind, twice, or contradicting another;
 /// too few or too many blob bytes. Texts name the tensor and the value.
 pub(super) fn decode(json: &Bytes, source: &mut Source<'_>) -> Result<Decoded> {
-    let text = std::str::from_utf8(json).map_err(|error| not_utf8(error.valid_up_to()))?;
-    let mut cursor = Cursor::new(text, source.limits.max_json_depth);
+    let mut cursor = Cursor::of_body(json, source.limits.max_json_depth)?;
     let mut body = Body::default();
     if cursor.token()? != Token::Object {
         cursor.skip()?;
@@ -76,6 +75,9 @@ struct Body {
 
 impl Body {
     fn member(&mut self, cursor: &mut Cursor<'_>, key: &str, source: &mut Source<'_>) -> Result<()> {
+        if cursor.null()? {
+            return Ok(());
+        }
         match key {
             "id" => {
                 once(!self.has_id, key)?;
@@ -151,6 +153,9 @@ enum Data<'a> {
 
 impl<'a> Draft<'a> {
     fn member(&mut self, cursor: &mut Cursor<'a>, key: &str, source: &mut Source<'_>) -> Result<()> {
+        if cursor.null()? {
+            return Ok(());
+        }
         match key {
             "name" => {
                 once(self.name.is_none(), key)?;
@@ -287,11 +292,6 @@ pub(super) fn once(is_first: bool, key: &str) -> Result<()> {
 #[cold]
 pub(super) fn missing(key: &str) -> Error {
     Error::invalid(format!("Unable to parse '{key}': attempt to access non-existing object member '{key}'"))
-}
-
-#[cold]
-fn not_utf8(at: usize) -> Error {
-    Error::invalid(format!("failed to parse the request JSON buffer: invalid encoding in string, not UTF-8 at {at}"))
 }
 
 #[cold]

@@ -31,6 +31,7 @@ pub(super) fn read(mut cursor: Cursor<'_>, reader: &mut Reader<'_>, form: Form) 
     let spec = reader.spec;
     let is_input = |key: &str| spec.input(key).is_some();
     cursor.object(|cursor, key| match &*key {
+        _ if cursor.null()? => Ok(()),
         "id" if !is_input("id") => {
             once(!has_id, &key)?;
             has_id = true;
@@ -61,6 +62,9 @@ fn id(cursor: &mut Cursor<'_>) -> Result<Text> {
 
 /// Reads an input or a parameter.
 fn member(cursor: &mut Cursor<'_>, key: &str, reader: &mut Reader<'_>, request: &mut Request) -> Result<()> {
+    if cursor.null()? {
+        return Ok(());
+    }
     if let Some((_, tensor)) = reader.spec.input(key) {
         once(request.inputs.iter().all(|input| *input.name != *key), key)?;
         let value = reader.value(cursor, tensor)?;

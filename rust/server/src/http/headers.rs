@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use mlserve_core::error::{Error, Kind, Result, quoted};
 
+use super::json::empty;
 use super::negotiate::answer_encoding;
 use super::status::Refusal;
 use crate::inflate::Encoding;
@@ -58,15 +59,16 @@ impl Fields {
 
     /// What a body of `len` bytes (inflated) holds.
     ///
-    /// **Errors:** the JSON would be longer than the body.
+    /// **Errors:** the JSON would be longer than the body; nothing was sent.
     pub(super) fn layout(&self, len: usize) -> Result<Layout> {
         let json_length = match self.json_length {
+            None if len == 0 => return Err(empty()),
             None => len,
             Some(said) => {
                 usize::try_from(said).ok().filter(|&said| said <= len).ok_or_else(|| out_of_range(len, said))?
             }
         };
-        // Without JSON there is nothing but the input itself; an empty body counts as such, too.
+        // Without JSON there is nothing but the input itself.
         Ok(if json_length == 0 { Layout::Raw } else { Layout::Json(json_length) })
     }
 }
@@ -153,7 +155,7 @@ mod tests {
         assert_eq!(read(JSON_LENGTH, b"0").expect("a length").layout(8), Ok(Layout::Raw));
         assert_eq!(read(JSON_LENGTH, b"8").expect("a length").layout(8), Ok(Layout::Json(8)));
         let none = Fields::read(&HeaderMap::new(), Clock::Monotonic.now()).expect("no fields");
-        assert_eq!(none.layout(0), Ok(Layout::Raw));
+        assert!(none.layout(0).expect_err("nothing").text().contains("the body is empty"));
         assert_eq!(none.layout(3), Ok(Layout::Json(3)));
     }
 

@@ -53,6 +53,21 @@ impl<'a> Cursor<'a> {
         Self { text, at: 0, depth: 0, max_depth: max_depth.min(MAX_DEPTH) }
     }
 
+    /// At the start of a body, which may nest `max_depth` levels.
+    ///
+    /// **Errors:** not UTF-8; empty; a byte order mark.
+    pub(super) fn of_body(body: &'a [u8], max_depth: usize) -> Result<Self> {
+        let text = std::str::from_utf8(body).map_err(|error| not_utf8(error.valid_up_to()))?;
+        if text.starts_with('\u{feff}') {
+            return Err(byte_order_mark());
+        }
+        let mut cursor = Self::new(text, max_depth);
+        if cursor.peek().is_none() {
+            return Err(empty());
+        }
+        Ok(cursor)
+    }
+
     /// Bytes that are left.
     pub(super) fn remaining(&self) -> usize {
         self.text.len() - self.at
@@ -283,6 +298,23 @@ impl<'a> Cursor<'a> {
         self.word(if is_true { "true" } else { "false" }).map(|()| is_true)
     }
 
+    /// Reads `null` if it comes next: an optional member that is null is one that is not there.
+    #[inline]
+    pub(super) fn null(&mut self) -> Result<bool> {
+        let is_null = self.peek() == Some(b'n');
+        if is_null {
+            self.word("null")?;
+        }
+        Ok(is_null)
+    }
+
+    /// Reads a value of any kind and gives its text. **Cost:** as [`Self::skip`].
+    pub(super) fn raw(&mut self) -> Result<&'a str> {
+        let start = self.clone();
+        self.skip()?;
+        Ok(start.text_until(self))
+    }
+
     fn word(&mut self, word: &'static str) -> Result<()> {
         self.peek();
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
@@ -371,6 +403,24 @@ impl<'a> Cursor<'a> {
     pub(super) fn broken(&self, what: &str) -> Error {
         Error::invalid(format!("failed to parse the request JSON buffer: {what} at {}", self.at))
     }
+}
+
+#[cold]
+fn byte_order_mark() -> Error {
+    Error::invalid(
+        "failed to parse the request JSON buffer: it begins with a byte order mark (BOM), which JSON may not have",
+    )
+}
+
+/// There is no JSON at all.
+#[cold]
+pub(super) fn empty() -> Error {
+    Error::invalid("failed to parse the request JSON buffer: the body is empty; a JSON object is expected")
+}
+
+#[cold]
+fn not_utf8(at: usize) -> Error {
+    Error::invalid(format!("failed to parse the request JSON buffer: invalid encoding in string, not UTF-8 at {at}"))
 }
 
 #[cold]

@@ -25,6 +25,7 @@ pub(super) fn read_request(cursor: &mut Cursor<'_>, request: &mut Request) -> Re
     let mut choices = Choices::default();
     cursor.object(|cursor, key| {
         match &*key {
+            _ if cursor.null()? => {}
             "priority" => request.priority = unsigned(cursor, &key, "int64_param or uint64_param")?,
             "timeout" => {
                 let microseconds = unsigned(cursor, &key, "int64_param")?;
@@ -66,6 +67,7 @@ pub(super) fn read_input(cursor: &mut Cursor<'_>) -> Result<InputParameters> {
     let mut parameters = InputParameters::default();
     cursor.object(|cursor, key| {
         match &*key {
+            _ if cursor.null()? => {}
             "binary_data_size" => {
                 let size = unsigned(cursor, &key, "int64_param")?;
                 parameters.binary_data_size = Some(usize::try_from(size).unwrap_or(usize::MAX));

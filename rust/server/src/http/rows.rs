@@ -136,6 +136,9 @@ fn by_name(
 ) -> Result<Inputs> {
     let mut inputs = Inputs::new();
     cursor.object(|cursor, key| {
+        if cursor.null()? {
+            return Ok(());
+        }
         let (_, tensor) = reader.input(&key)?;
         once(inputs.iter().all(|input: &Input| *input.name != *key), &key)?;
         let value = reader.value(cursor, tensor)?;
@@ -167,6 +170,9 @@ fn rows_by_name(cursor: &mut Cursor<'_>, reader: &mut Reader<'_>, key: &str) -> 
             return Err(in_row(key, count, &format!("it is {}; an object by input name is expected", token.name())));
         }
         cursor.object(|cursor, name| {
+            if cursor.null()? {
+                return Ok(());
+            }
             let (index, tensor) = reader.input(&name)?;
             let column = &mut columns[index];
             once(column.rows == count, &name)?;

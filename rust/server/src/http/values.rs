@@ -10,7 +10,7 @@ use mlserve_core::budget::Reservation;
 use mlserve_core::config::LimitSettings;
 use mlserve_core::error::{Error, Kind, Result, quoted};
 use mlserve_core::model::{ModelSpec, TensorSpec};
-use mlserve_core::tensor::{DataType, Shape, push_bytes_element};
+use mlserve_core::tensor::{DataType, Shape};
 
 use super::arrays::{self, Declared};
 use super::json::{Cursor, Token};
@@ -63,6 +63,7 @@ impl<'a> Reader<'a> {
     /// Strings, and bytes as `{"b64": …}`.
     fn strings(&mut self, cursor: &mut Cursor<'_>, input: &str) -> Result<Vec<u8>> {
         let limit = self.limits.max_string_bytes;
+        let reservation = &mut *self.reservation;
         let mut wire = Vec::new();
         let mut index = 0_usize;
         walk(cursor, input, |cursor, token| {
@@ -72,20 +73,18 @@ impl<'a> Reader<'a> {
                 Token::Text => {
                     let text = cursor.string()?;
                     check(text.len())?;
-                    push_bytes_element(&mut wire, text.as_bytes())?;
+                    arrays::push_string(&mut wire, text.as_bytes(), reservation)?;
                 }
                 Token::Object => {
                     let bytes = decoded(cursor, input, index)?;
                     check(bytes.len())?;
-                    push_bytes_element(&mut wire, &bytes)?;
+                    arrays::push_string(&mut wire, &bytes, reservation)?;
                 }
                 other => return Err(no_string(input, index, other)),
             }
             index += 1;
             Ok(())
         })?;
-        // Reserved late, but never far from what is: an element takes 2 characters of the text and 4 bytes more here.
-        self.hold(wire.capacity())?;
         Ok(wire)
     }
 
@@ -164,6 +163,9 @@ pub(super) fn members<'a, const COUNT: usize>(
         return Err(cursor.broken("the request must be an object"));
     }
     cursor.object(|cursor, key| {
+        if cursor.null()? {
+            return Ok(());
+        }
         if let Some(place) = keys.iter().position(|wanted| **wanted == *key) {
             once(found[place].is_none(), &key)?;
             found[place] = Some(cursor.clone());

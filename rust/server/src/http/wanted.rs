@@ -71,6 +71,7 @@ impl Outputs {
             let (mut name, mut parameters) = (None, OutputParameters::default());
             cursor.object(|cursor, key| {
                 match &*key {
+                    _ if cursor.null()? => {}
                     "name" => {
                         once(name.is_none(), &key)?;
                         name = Some(text(cursor, &key)?);
@@ -147,6 +148,7 @@ impl OutputParameters {
         let mut parameters = Self::default();
         cursor.object(|cursor, key| {
             match &*key {
+                _ if cursor.null()? => {}
                 "binary_data" => parameters.is_binary = Some(boolean(cursor, &key)?),
                 "classification" => parameters.classes = read_classes(cursor)?,
                 _ if read_place(&mut parameters.place, cursor, &key)? => {}

@@ -176,6 +176,42 @@ fn blobs_must_be_as_long_as_they_say() {
 }
 
 #[test]
+fn optional_members_that_are_null_are_not_there() {
+    let plain = decode_json(&with_input(ROW)).expect("valid");
+    let nulls = r#"{"id":null,"parameters":null,"outputs":null,"unknown":null,
+        "inputs":[{"parameters":null,"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}"#;
+    let inner = r#"{"parameters":{"priority":null,"timeout":null,"sequence_id":null,"binary_data_output":null,"any":null},
+        "inputs":[{"parameters":{"binary_data_size":null,"shared_memory_region":null,"shared_memory_offset":null},
+        "name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}],
+        "outputs":[{"name":"y","parameters":null},
+        {"name":"z","parameters":{"binary_data":null,"classification":null,"shared_memory_region":null}}]}"#;
+    for json in [nulls, inner] {
+        let decoded = decode_json(json).expect(json);
+        assert_eq!(bytes(&decoded, 0), bytes(&plain, 0));
+        let request = decoded.request;
+        assert!(request.id.is_empty() && request.parameters.is_empty() && request.queue_timeout.is_none());
+        assert!(request.options.is_none() && decoded.shared.is_none());
+        assert_eq!(decoded.wants.form("z"), OutputForm::Json);
+    }
+    for member in ["name", "shape", "datatype"] {
+        let text = fault(&with_input(&ROW.replace(&format!("\"{member}\":"), &format!("\"{member}\":null,\"_\":"))));
+        assert!(text.contains(&format!("'{member}'")), "{text}");
+    }
+    assert!(
+        fault(&with_input(&ROW.replace("[1,2]}", "null}").replace("\"data\":[1,2]", "\"data\":null")))
+            .contains("no field is set")
+    );
+    assert!(fault(r#"{"inputs":null}"#).contains("'inputs'"));
+}
+
+#[test]
+fn what_is_no_text_of_json_is_named() {
+    assert!(fault("").contains("the body is empty"));
+    assert!(fault(" \n").contains("the body is empty"));
+    assert!(fault("\u{feff}{}").contains("byte order mark"));
+}
+
+#[test]
 fn blobs_are_slices_of_what_was_received() {
     let json = with_input(r#""name":"x","shape":[8],"datatype":"UINT8","parameters":{"binary_data_size":8}"#);
     let body = Bytes::from([json.as_bytes(), &[9; 8]].concat());

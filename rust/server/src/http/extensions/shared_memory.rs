@@ -1,14 +1,16 @@
 //! `/v2/systemsharedmemory/…` and `/v2/cudasharedmemory/…`.
 
 use http::StatusCode;
+use mlserve_core::budget::Reservation;
 use mlserve_core::error::{Error, Result};
 use serde_json::{Value, json};
 
-use super::{Body, done};
+use super::{MAX_SETTINGS_BYTES, Received, done};
 use crate::extensions::shared_memory;
 use crate::http::HttpResponse;
+use crate::http::json::{Cursor, Token};
 use crate::http::route::Target;
-use crate::http::status::json_response;
+use crate::http::status::{Refusal, json_response};
 use crate::process::Process;
 use crate::proto::{
     CudaSharedMemoryRegisterRequest, CudaSharedMemoryStatusRequest, CudaSharedMemoryUnregisterRequest,
@@ -27,18 +29,44 @@ pub(super) fn status(process: &Process, target: &Target) -> Result<HttpResponse>
 }
 
 /// Registers a region.
-pub(super) fn register(process: &Process, target: &Target, body: Option<Body>) -> Result<HttpResponse> {
-    // Before the body is judged, so that a caller hears first that all of this is off.
+pub(super) async fn register(
+    process: &Process,
+    target: &Target,
+    received: Received<'_>,
+) -> Result<HttpResponse, Refusal> {
+    // Before the body is read, so that a caller hears first that all of this is off.
     process.shared_memory.check_allowed()?;
-    let body = body.unwrap_or_default();
-    let key = body.get("key").ok_or_else(|| missing("key"))?;
-    let key = key.as_str().ok_or_else(|| wrong_kind("key", "a string"))?;
-    let byte_size = unsigned(&body, "byte_size")?.ok_or_else(|| missing("byte_size"))?;
-    let offset = unsigned(&body, "offset")?.unwrap_or(0);
-    let name = target.region.to_string();
-    let request = SystemSharedMemoryRegisterRequest { name, key: key.to_owned(), offset, byte_size };
+    let (region, _) = received.read(MAX_SETTINGS_BYTES, member).await?;
+    let request = SystemSharedMemoryRegisterRequest {
+        name: target.region.to_string(),
+        key: region.key.ok_or_else(|| missing("key"))?,
+        byte_size: region.byte_size.ok_or_else(|| missing("byte_size"))?,
+        offset: region.offset.unwrap_or(0),
+    };
     shared_memory::register(process, &request)?;
     Ok(done())
+}
+
+/// What a body says about a region.
+#[derive(Default)]
+struct Region {
+    key: Option<String>,
+    offset: Option<u64>,
+    byte_size: Option<u64>,
+}
+
+fn member(region: &mut Region, cursor: &mut Cursor<'_>, key: &str, _: &mut Reservation) -> Result<()> {
+    let token = cursor.token()?;
+    match (key, token) {
+        ("key", Token::Text) => region.key = Some(cursor.string()?.into_owned()),
+        ("offset", Token::Number) => region.offset = Some(unsigned(cursor, key)?),
+        ("byte_size", Token::Number) => region.byte_size = Some(unsigned(cursor, key)?),
+        (_, Token::Null) => cursor.skip()?,
+        ("key", _) => return Err(wrong_kind(key, "a string")),
+        ("offset" | "byte_size", _) => return Err(wrong_kind(key, WHOLE_NUMBER)),
+        _ => cursor.skip()?,
+    }
+    Ok(())
 }
 
 /// Forgets one region, or all.
@@ -54,7 +82,7 @@ pub(super) fn cuda_status(target: &Target) -> Result<HttpResponse> {
 }
 
 /// Registers a CUDA region.
-pub(super) fn cuda_register(target: &Target, _body: Option<Body>) -> Result<HttpResponse> {
+pub(super) fn cuda_register(target: &Target) -> Result<HttpResponse> {
     let request = CudaSharedMemoryRegisterRequest { name: target.region.to_string(), ..Default::default() };
     shared_memory::cuda_register(&request)?;
     Ok(done())
@@ -66,9 +94,10 @@ pub(super) fn cuda_unregister(target: &Target) -> HttpResponse {
     done()
 }
 
-fn unsigned(body: &Body, member: &str) -> Result<Option<u64>> {
-    let Some(value) = body.get(member) else { return Ok(None) };
-    value.as_u64().map(Some).ok_or_else(|| wrong_kind(member, "a whole number from 0 to 18446744073709551615"))
+const WHOLE_NUMBER: &str = "a whole number from 0 to 18446744073709551615";
+
+fn unsigned(cursor: &mut Cursor<'_>, member: &str) -> Result<u64> {
+    cursor.number()?.text.parse().map_err(|_| wrong_kind(member, WHOLE_NUMBER))
 }
 
 #[cold]

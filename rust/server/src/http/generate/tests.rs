@@ -26,6 +26,15 @@ fn members_are_inputs_or_parameters() {
 }
 
 #[test]
+fn members_that_are_null_are_not_there() {
+    let spec = model(vec![tensor("text", DataType::Bytes, &[-1, 1])]);
+    let json = r#"{"id":null,"parameters":{"stream":null},"temperature":null,"text":"hi"}"#;
+    let asked = read(&spec, json, |cursor, reader| super::read(cursor, reader, Form::Generated)).expect("valid");
+    assert_eq!((asked.request.inputs.len(), asked.request.parameters.len()), (1, 0));
+    assert!(asked.request.id.is_empty());
+}
+
+#[test]
 fn the_innermost_open_dimension_takes_what_is_left() {
     assert_eq!(shape_of(&[-1, -1], "1"), Ok(vec![1, 1]));
     assert_eq!(shape_of(&[-1, -1], "[1,2,3]"), Ok(vec![1, 3]));

@@ -19,6 +19,8 @@ fn rows_and_columns_are_told_apart() {
         fault(r#"{"inputs":[],"instances":[]}"#),
         "one of 'instances' (rows) and 'inputs' (columns) is expected; both are there"
     );
+    assert_eq!(form(r#"{"inputs":null,"instances":[[1,2]]}"#), Ok(Form::Predictions(Rows::List(1))));
+    assert!(fault(r#"{"instances":null}"#).ends_with("none is there"));
     assert_eq!(fault("{}"), "one of 'instances' (rows) and 'inputs' (columns) is expected; none is there");
     assert_eq!(fault(r#"{"inputs":1,"inputs":2}"#), "'inputs' is there twice; once is allowed");
     let broken = read(&spec, "{\"inputs\":[[1,2]]} x", super::read).expect_err("trailing text");
