@@ -29,7 +29,7 @@ PYTHON_SOURCES := pyproject.toml $(shell find python -type f \( -name '*.py' -o 
 # The wheel's library, which Rust tests load.
 ORT_LIBRARY = $$(PYTHONPATH=python $(BIN)/python -m mlserve.serving.runtime)
 
-.PHONY: help serve test loom check bench attack kserve perf-analyzer protos models reference deny clean
+.PHONY: help serve test loom check bench attack kserve perf-analyzer rolling proxies protos models reference deny clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -70,6 +70,12 @@ kserve: $(STAMPS)/dev $(STAMPS)/kserve ## Try KServe's client against the server
 
 perf-analyzer: $(STAMPS)/dev $(STAMPS)/perf-analyzer ## Run Triton's perf_analyzer against the server (downloads it)
 	$(BIN)/python -m pytest tests/conformance/foreign/perf_analyzer.py
+
+rolling: $(STAMPS)/dev ## Restart servers twenty times under clients that keep their connections
+	$(BIN)/python -m pytest -s tests/conformance/foreign/rolling_restarts.py
+
+proxies: $(STAMPS)/dev ## Try clients behind nginx and HAProxy (needs both installed: apt-get install nginx-light haproxy)
+	$(BIN)/python -m pytest -s tests/conformance/foreign/proxies.py
 
 protos: $(STAMPS)/tools ## Write the protocol's Python modules from protos/
 	$(BIN)/python protos/generate.py

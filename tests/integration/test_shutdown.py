@@ -188,7 +188,7 @@ def accepts(server: ServerProcess) -> bool:
         with connected(server.http) as opened:
             opened.sendall(head("GET", "/v2/health/live"))
             return read_answer(opened, "GET") is not None
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return False
 
 

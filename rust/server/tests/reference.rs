@@ -21,6 +21,7 @@ const GRPC_NAMES: [(u8, &str); 8] = [
     (3, "INVALID_ARGUMENT"),
     (4, "DEADLINE_EXCEEDED"),
     (5, "NOT_FOUND"),
+    (7, "PERMISSION_DENIED"),
     (8, "RESOURCE_EXHAUSTED"),
     (12, "UNIMPLEMENTED"),
     (13, "INTERNAL"),

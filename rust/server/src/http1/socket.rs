@@ -1,5 +1,6 @@
 //! The socket as hyper sees it: reads are noted, and hyper's own refusals get the body that clients expect.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -59,24 +60,103 @@ impl Refusals {
     }
 }
 
-/// A socket between hyper and the connection.
+/// Tells a peer that has closed its side that its request is being worked on, and finds out whether it is there at all: one
+/// that is gone answers with a reset. Every client has to pass over it (RFC 9110, section 15.2).
+const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A socket between hyper and the connection, which keeps a look at it while hyper has none.
 #[derive(Debug)]
-pub(super) struct Observed<Io> {
+pub(super) struct Observed<Io>(Rc<RefCell<Inner<Io>>>);
+
+#[derive(Debug)]
+struct Inner<Io> {
     io: Io,
     activity: Rc<Activity>,
     refusals: Refusals,
     /// What is left to write of a completed refusal.
     refusal: Option<Bytes>,
+    /// A byte that was read to see whether the peer is there.
+    ahead: Option<u8>,
+    /// The peer has closed its side: it is gone, or waits for its answer.
+    has_ended: bool,
+    /// hyper has something to write and no room for it.
+    is_blocked: bool,
+    is_told: bool,
+}
+
+impl<Io> Clone for Observed<Io> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
 }
 
 impl<Io> Observed<Io> {
     /// Notes reads from `io` in `activity`, and completes refusals from `refusals`.
     pub(super) fn new(io: Io, activity: Rc<Activity>, refusals: Refusals) -> Self {
-        Self { io, activity, refusals, refusal: None }
+        let inner = Inner {
+            io,
+            activity,
+            refusals,
+            refusal: None,
+            ahead: None,
+            has_ended: false,
+            is_blocked: false,
+            is_told: false,
+        };
+        Self(Rc::new(RefCell::new(inner)))
+    }
+}
+
+impl<Io: AsyncRead + Unpin> Observed<Io> {
+    /// Looks whether the peer is there while its request is worked on, when hyper does not. Ready: it is gone.
+    pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.0.borrow_mut();
+        if inner.has_ended || inner.ahead.is_some() || !inner.activity.is_worked_on() {
+            return Poll::Pending;
+        }
+        let mut byte = [0];
+        let mut buffer = ReadBuf::new(&mut byte);
+        match Pin::new(&mut inner.io).poll_read(cx, &mut buffer) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(_)) => return Poll::Ready(()),
+            Poll::Ready(Ok(())) => {}
+        }
+        if let Some(&byte) = buffer.filled().first() {
+            inner.ahead = Some(byte);
+            // hyper may be the one who waits for it.
+            cx.waker().wake_by_ref();
+        } else {
+            inner.has_ended = true;
+            inner.activity.peer_closed_its_side();
+        }
+        Poll::Pending
     }
 }
 
 impl<Io: AsyncWrite + Unpin> Observed<Io> {
+    /// Whether a peer that has closed its side is gone altogether, as far as can be told.
+    pub(super) fn is_gone(&self, cx: &mut Context<'_>) -> bool {
+        let mut inner = self.0.borrow_mut();
+        if inner.is_blocked {
+            return false;
+        }
+        // Writing nothing fails on a connection that was reset.
+        if let Poll::Ready(Err(_)) = Pin::new(&mut inner.io).poll_write(cx, &[]) {
+            return true;
+        }
+        if inner.is_told || !inner.activity.knows_interim_answers() {
+            return false;
+        }
+        inner.is_told = true;
+        match Pin::new(&mut inner.io).poll_write(cx, INTERIM) {
+            Poll::Ready(Ok(written)) => written < INTERIM.len(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> Inner<Io> {
     /// Takes `bytes` over if they are a refusal to be completed; `None` if they are to be written as they are.
     fn poll_refusal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
         if self.refusal.is_none() && self.activity.is_quiet() {
@@ -93,49 +173,68 @@ impl<Io: AsyncWrite + Unpin> Observed<Io> {
         }
         Some(Poll::Ready(Ok(bytes.len())))
     }
+
+    fn note<T>(&mut self, written: Poll<T>) -> Poll<T> {
+        self.is_blocked = written.is_pending();
+        written
+    }
 }
 
 impl<Io: AsyncRead + Unpin> AsyncRead for Observed<Io> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let inner = &mut *self.0.borrow_mut();
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before {
-            self.activity.bytes_came();
+        match inner.ahead.take() {
+            Some(byte) => {
+                buffer.put_slice(&[byte]);
+                // What follows it, if that is here; an error is told by the next read.
+                let _ = Pin::new(&mut inner.io).poll_read(cx, buffer);
+            }
+            None if inner.has_ended => return Poll::Ready(Ok(())),
+            None => ready!(Pin::new(&mut inner.io).poll_read(cx, buffer))?,
+        }
+        let read = &buffer.filled()[before..];
+        if !read.is_empty() {
+            inner.activity.bytes_came(read);
         }
         Poll::Ready(Ok(()))
     }
 }
 
 impl<Io: AsyncWrite + Unpin> AsyncWrite for Observed<Io> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.poll_refusal(cx, bytes) {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let inner = &mut *self.0.borrow_mut();
+        let written = match inner.poll_refusal(cx, bytes) {
             Some(written) => written,
-            None => Pin::new(&mut self.io).poll_write(cx, bytes),
-        }
+            None => Pin::new(&mut inner.io).poll_write(cx, bytes),
+        };
+        inner.note(written)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let inner = &mut *self.0.borrow_mut();
         // A refusal has no body, so its head is the only slice that is not empty.
         let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
-        match self.poll_refusal(cx, first) {
+        let written = match inner.poll_refusal(cx, first) {
             Some(written) => written,
-            None => Pin::new(&mut self.io).poll_write_vectored(cx, slices),
-        }
+            None => Pin::new(&mut inner.io).poll_write_vectored(cx, slices),
+        };
+        inner.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.0.borrow().io.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().io).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().io).poll_shutdown(cx)
     }
 }
