@@ -16,7 +16,7 @@ use serde_json::Value;
 /// Values of which one is out of the range of every setting that has a range.
 const PROBES: [&str; 2] = ["1", "4294967295"];
 /// gRPC's status codes that the table uses, by number and name.
-const GRPC_NAMES: [(u8, &str); 8] = [
+const GRPC_NAMES: [(u8, &str); 9] = [
     (1, "CANCELLED"),
     (3, "INVALID_ARGUMENT"),
     (4, "DEADLINE_EXCEEDED"),
