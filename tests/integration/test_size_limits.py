@@ -6,6 +6,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -207,7 +208,11 @@ def test_connections_above_the_limit_are_turned_away_and_counted(
     folder = graphs.write_all(tmp_path_factory.mktemp("models"), ("identity_FP32",))
     with serving(tmp_path_factory.mktemp("few")) as start:
         few = start(folder, "--max-connections", "4")
-        with connected(few.http), connected(few.http), connected(few.grpc), connected(few.grpc):
+        with ExitStack() as stack:
+            for address in (few.http, few.http, few.grpc, few.grpc):
+                # With a request in flight on each, none can make room.
+                opened = stack.enter_context(connected(address))
+                opened.sendall(head("POST", "/v2/models/identity_FP32/infer", {"content-length": "2"}))
             eventually(lambda: metric(few, "mlserve_connections") == 4, limit_s=5, what="four connections")
             with connected(few.http) as fifth:
                 fifth.sendall(head("GET", "/v2/health/live"))
@@ -217,3 +222,23 @@ def test_connections_above_the_limit_are_turned_away_and_counted(
             assert ask(few.metrics, "GET", "/v2/health/ready").status == 200
         eventually(lambda: metric(few, "mlserve_connections") == 0, limit_s=5, what="no connections")
         assert ask(few.http, "GET", "/v2/health/live").status == 200
+
+
+@pytest.mark.parametrize("protocol", ["silent", "http1", "http2"])
+def test_quiet_connections_make_room_for_newcomers(
+    tmp_path_factory: pytest.TempPathFactory, server: ServerProcess, protocol: str
+) -> None:
+    del server
+    folder = graphs.write_all(tmp_path_factory.mktemp("models"), ("identity_FP32",))
+    with serving(tmp_path_factory.mktemp("few")) as start, ExitStack() as stack:
+        few = start(folder, "--max-connections", "32", "--event-loops", "1")
+        for _ in range(80):
+            if protocol == "http2":
+                stack.enter_context(Http2Connection(few.grpc))
+            else:
+                opened = stack.enter_context(connected(few.http))
+                if protocol == "http1":
+                    opened.sendall(head("GET", "/v2/health/live"))
+                    assert read_answer(opened, "GET") is not None
+            assert ask(few.http, "GET", "/v2/health/live").status == 200
+        assert metric(few, "mlserve_connections_asked_to_leave_total") > 0

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::network::Network;
 pub use crate::queue_policy::{QueuePolicySettings, TimeoutAction};
 pub use crate::version_policy::VersionPolicy;
 
@@ -148,7 +149,8 @@ pub struct LimitSettings {
     pub max_streams: u32,
     /// Connections at once; 0: half of the file descriptors that the process may open, at most 10000.
     pub max_connections: usize,
-    /// Connections at once from one address; 0: no limit.
+    /// Connections at once from one address (of IPv6, from one network of 64 bits); 0: half of `max_connections`. There is
+    /// no such limit for this machine's own connections and for `trusted_proxies`.
     pub max_connections_per_address: usize,
     /// Milliseconds for the first bytes and the header of a request.
     pub header_timeout_ms: u64,
@@ -173,6 +175,9 @@ pub struct LimitSettings {
     pub model_memory_bytes: usize,
     /// Bytes per second that an answer must be read with, after `write_timeout_ms`; 0: any progress will do.
     pub min_read_rate: u64,
+    /// Addresses and networks (`10.0.0.0/8`), with commas between them, of proxies that bring many clients:
+    /// `max_connections_per_address` does not hold for them.
+    pub trusted_proxies: String,
 }
 
 impl Default for LimitSettings {
@@ -202,6 +207,7 @@ impl Default for LimitSettings {
             arena_bytes: 0,
             model_memory_bytes: 0,
             min_read_rate: 16 << 10,
+            trusted_proxies: String::new(),
         }
     }
 }
@@ -360,6 +366,9 @@ impl Settings {
         within("limits.header_timeout_ms", limits.header_timeout_ms as usize, 1, 3_600_000)?;
         within("limits.idle_timeout_ms", limits.idle_timeout_ms as usize, 1, 86_400_000)?;
         within("limits.write_timeout_ms", limits.write_timeout_ms as usize, 1, 3_600_000)?;
+        if let Err(part) = Network::list(&limits.trusted_proxies) {
+            return Err(invalid("limits.trusted_proxies", part, "addresses and networks such as 10.0.0.0/8"));
+        }
         if limits.byte_budget != 0 && limits.byte_budget < limits.max_body_bytes {
             let allowed = format!("0, or at least limits.max_body_bytes ({})", limits.max_body_bytes);
             return Err(invalid("limits.byte_budget", limits.byte_budget, &allowed));
@@ -439,6 +448,15 @@ mod tests {
         for bad in ["app.example", "https://", "https://app.example/", "ftp://app.example"] {
             assert!(with_origins(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_proxy_that_is_no_address_is_named() {
+        let mut settings = Settings::default();
+        settings.limits.trusted_proxies = "10.0.0.0/8, proxy.example".to_owned();
+        let error = settings.validate().expect_err("a name");
+        let text = "limits.trusted_proxies = proxy.example: allowed is addresses and networks such as 10.0.0.0/8";
+        assert_eq!(error.to_string(), text);
     }
 
     #[test]

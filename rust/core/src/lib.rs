@@ -21,6 +21,7 @@ pub mod failpoint;
 pub mod join;
 pub mod lane;
 pub mod model;
+pub mod network;
 mod outstanding;
 pub mod park;
 pub mod pipeline;

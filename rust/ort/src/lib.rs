@@ -2,13 +2,15 @@
 //!
 //! [`Runtime`] is the shared library, opened at run time. [`load`] joins the steps of a model's way in: the file is read
 //! without ONNX Runtime and checked, a session is made, and the model is warmed up and its batching proven. What may be
-//! unsafe is in `api`, `arena`, `memory`, `options`, `runtime`, `session`, `stop`, `threads` and `value`; nothing else here may.
+//! unsafe is in `api`, `arena`, `exit`, `memory`, `options`, `runtime`, `session`, `stop`, `threads` and `value`; nothing else
+//! here may.
 
 mod api;
 mod arena;
 mod backend;
 mod candidate;
 mod error;
+mod exit;
 mod fault;
 mod fingerprint;
 mod load;
@@ -28,6 +30,7 @@ mod warmup;
 mod weights;
 
 pub use error::{LoadError, LoadErrorKind};
+pub use exit::exit_at_once;
 pub use fingerprint::Fingerprint;
 pub use load::{GraphFacts, LoadOptions, LoadTimes, LoadedModel, load, load_watched};
 pub use memory::{release_memory, share_heaps};

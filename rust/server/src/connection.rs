@@ -4,6 +4,7 @@
 //! here, for both: what waits for it holds budget that others need. Must not know requests.
 
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -24,8 +25,8 @@ const CLOSING_GRACE: Duration = Duration::from_millis(500);
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves one accepted connection to its end. Dropping the future closes it at once.
-pub(crate) async fn serve<S>(context: LoopContext, mut socket: S)
+/// Serves one accepted connection to its end. Dropping the future closes it at once. `meter` is to accompany it.
+pub(crate) async fn serve<S>(context: LoopContext, mut socket: S, meter: Rc<Meter>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -34,15 +35,19 @@ where
     let write_timeout = Duration::from_millis(limits.write_timeout_ms);
     let min_read_rate = limits.min_read_rate;
     let phases = context.process().status.subscribe();
-    let Some(head) = head_in_time(read_head(&mut socket), header_timeout, phases).await else { return };
+    let head = tokio::select! {
+        head = head_in_time(read_head(&mut socket), header_timeout, phases) => head,
+        // Nobody has asked for anything yet.
+        () = meter.asked_to_leave() => None,
+    };
+    let Some(head) = head else { return };
     let is_http2 = head.starts_with(HTTP2_PREFACE);
-    let socket = Watched::new(head, socket);
-    let meter = socket.meter().clone();
+    let socket = Watched::new(head, socket, Rc::clone(&meter));
     let served = async {
         if is_http2 {
             http2::serve(context, socket).await;
         } else {
-            http1::serve(context, socket).await;
+            http1::serve(context, socket, &meter).await;
         }
     };
     tokio::select! {

@@ -19,19 +19,21 @@ use mlserve_core::watch::Arrivals;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 
+use self::connections::Connections;
 use self::handle::ConnectionGuard;
 pub(crate) use self::handle::{Arrival, LoopHandle};
 pub(crate) use self::life::{LoopSeed, run};
 pub(crate) use self::mailbox::LoopMailbox;
 use self::pulse::Pulse;
 use crate::access::AccessLog;
-use crate::connection;
+use crate::connection::{self, Meter};
 use crate::listen::Socket;
 use crate::panics::{Place, caught};
 use crate::process::Process;
 use crate::share::Share;
 use crate::strings;
 
+mod connections;
 mod handle;
 mod life;
 mod mailbox;
@@ -57,6 +59,7 @@ struct Inner {
     submitted: Notify,
     expiry_moved: Notify,
     expiry_awaited: Cell<Option<Instant>>,
+    connections: Rc<Connections>,
     #[cfg(test)]
     is_broken: Cell<bool>,
 }
@@ -73,6 +76,7 @@ impl LoopContext {
             submitted: Notify::new(),
             expiry_moved: Notify::new(),
             expiry_awaited: Cell::new(None),
+            connections: Connections::new(),
             #[cfg(test)]
             is_broken: Cell::default(),
             access_log,
@@ -206,6 +210,7 @@ impl LoopContext {
             match arrival {
                 Arrival::Connection(socket, guard) => serve_connection(self, socket, guard),
                 Arrival::Request(request, reply) => self.submit_from_process(*request, reply),
+                Arrival::MakeRoom(count) => self.0.connections.make_room(count),
                 Arrival::End => break,
                 #[cfg(test)]
                 Arrival::Fault => {
@@ -283,9 +288,14 @@ fn serve_connection(context: &LoopContext, socket: Socket, guard: ConnectionGuar
     let context = context.clone();
     tokio::task::spawn_local(async move {
         let process = Arc::clone(context.process());
+        let meter = Rc::new(Meter::default());
+        let _place = context.0.connections.enter(Rc::clone(&meter));
         let served = async {
             match socket.into_stream() {
-                Ok(stream) => connection::serve(context.of_connection(stream.peer_address()), stream).await,
+                Ok(stream) => {
+                    let context = context.of_connection(stream.peer_address());
+                    meter.accompany(connection::serve(context, stream, Rc::clone(&meter))).await;
+                }
                 Err(error) => tracing::debug!(%error, "a connection was lost before it was served"),
             }
         };

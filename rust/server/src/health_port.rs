@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use self::answer::Answers;
 use self::socket::{Activity, Observed};
+use crate::descriptors::{self, Reserve};
 use crate::event_loop::pulse;
 use crate::listen::Acceptor;
 use crate::panics::{Panics, Place, caught};
@@ -65,13 +66,12 @@ impl HealthPort {
     ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (end, ended) = oneshot::channel();
-        let loops = acceptor.loops.clone();
-        let answers = Answers::start(Arc::clone(&process), acceptor)?;
+        let answers = Answers::start(Arc::clone(&process), Arc::clone(&acceptor))?;
         let run = move || {
             let serving = async {
                 tokio::select! {
-                    () = serve(listener, Rc::new(answers), &process.panics) => {}
-                    () = pulse::watch(loops) => {}
+                    () = serve(listener, Rc::new(answers), &acceptor, &process.panics) => {}
+                    () = pulse::watch(acceptor.loops.clone()) => {}
                     // Dropped means ended as well.
                     _ = ended => {}
                 }
@@ -91,14 +91,14 @@ impl HealthPort {
     }
 }
 
-async fn serve(listener: StdTcpListener, answers: Rc<Answers>, panics: &Panics) {
+async fn serve(listener: StdTcpListener, answers: Rc<Answers>, acceptor: &Acceptor, panics: &Panics) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     loop {
         let connections = Rc::new(Connections::default());
-        let accepting = caught(accept(&listener, &connections, &answers));
+        let accepting = caught(accept(&listener, &connections, &answers, &acceptor.reserve));
         let ended = tokio::select! {
             ended = accepting => ended,
-            ended = caught(connections.cut_overdue()) => ended,
+            ended = caught(connections.cut_overdue(&acceptor.reserve)) => ended,
         };
         panics.note(Place::Health, &ended.err().unwrap_or_default());
         // Whatever was wrong with them, newcomers begin with an empty list.
@@ -106,10 +106,12 @@ async fn serve(listener: StdTcpListener, answers: Rc<Answers>, panics: &Panics) 
     }
 }
 
-async fn accept(listener: &TcpListener, connections: &Rc<Connections>, answers: &Rc<Answers>) {
+async fn accept(listener: &TcpListener, connections: &Rc<Connections>, answers: &Rc<Answers>, reserve: &Reserve) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => connections.open(stream, Rc::clone(answers)),
+            // Tried again at once, with one of those that are kept back; they are taken again when there is room.
+            Err(error) if descriptors::are_spent(&error) && reserve.give_up_one() => {}
             Err(error) => {
                 tracing::debug!(%error, "a connection to the metrics port could not be accepted");
                 tokio::time::sleep(BACK_OFF).await;
@@ -164,9 +166,10 @@ impl Connections {
     }
 
     /// Cuts whoever does not take an answer, now and then.
-    async fn cut_overdue(&self) {
+    async fn cut_overdue(&self, reserve: &Reserve) {
         loop {
             tokio::time::sleep(JANITOR_EVERY).await;
+            reserve.refill();
             let now = Instant::now();
             for connection in self.open.borrow().values() {
                 if connection.activity.is_overdue(now, ANSWER_TIMEOUT) {

@@ -28,6 +28,7 @@ use self::body::ResponseBody;
 use self::heads::Fault;
 use self::socket::{Observed, Refusals};
 use crate::body::RequestBody;
+use crate::connection::Meter;
 use crate::event_loop::LoopContext;
 use crate::http::{self, HttpRequest};
 use crate::status::Phase;
@@ -48,7 +49,7 @@ const HYPER_MAX_HEADERS: usize = 100;
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Serves one HTTP/1.1 connection to its end: the peer closes it, it idles too long, it is too old, or the server closes.
-pub(crate) async fn serve<Io>(context: LoopContext, io: Io)
+pub(crate) async fn serve<Io>(context: LoopContext, io: Io, meter: &Meter)
 where
     Io: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -64,6 +65,9 @@ where
     let timer = pin!(sleep_until(schedule.next(&activity)));
     let mut watch = Watch { closing, timer, schedule, activity: &activity, socket: &socket, is_closing: false };
     poll_fn(|cx| {
+        if meter.was_asked_to_leave() && activity.is_quiet() {
+            return Poll::Ready(());
+        }
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 // Other errors are the peer's way of leaving; what it had in flight is dropped with the connection.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection};
-use h2::{Ping, PingPong};
+use h2::{Ping, PingPong, Reason};
 use mlserve_core::config::LimitSettings;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -175,6 +175,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             && self.care.look(&mut self.connection, ring).is_break()
         {
             return Poll::Ready(());
+        }
+        if self.care.meter.was_asked_to_leave() && !self.connection.has_streams() {
+            self.connection.abrupt_shutdown(Reason::NO_ERROR);
         }
         loop {
             let mut burst = SmallVec::<[_; BURST]>::new();

@@ -11,6 +11,7 @@ mod access;
 mod body;
 pub mod cli;
 mod connection;
+mod descriptors;
 mod event_loop;
 mod extensions;
 pub mod front;

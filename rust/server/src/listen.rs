@@ -2,9 +2,8 @@
 //!
 //! Runs on the front thread. An error of `accept` never ends it: it backs off and goes on.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
+use std::net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
@@ -16,17 +15,26 @@ use std::time::Duration;
 
 use mlserve_core::config::LimitSettings;
 use mlserve_core::stats::Counter;
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use self::addresses::{AddressGuard, Addresses};
+use crate::descriptors::{self, Reserve};
 use crate::event_loop::LoopHandle;
 use crate::panics::{Place, caught};
 use crate::process::Process;
 
+mod addresses;
+
 /// Waits after an error of `accept`, doubling from the first to the last: long enough for descriptors to come free,
 /// short enough that nobody notices afterwards.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Above all but one in so many of the connections that there may be, each newcomer has a quiet one leave: what is left is
+/// for those who come while loops are busy.
+const PRESSURE: usize = 16;
+/// Connections that leave when there are no descriptors left.
+const ROOM: usize = 8;
 
 /// An accepted connection on its way to a loop.
 #[derive(Debug)]
@@ -110,41 +118,6 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// How many connections each address has, if that is limited.
-#[derive(Debug, Default)]
-pub(crate) struct Addresses(Mutex<HashMap<IpAddr, usize>>);
-
-/// One connection's place among those of its address.
-#[derive(Debug)]
-pub(crate) struct AddressGuard {
-    addresses: Arc<Addresses>,
-    address: IpAddr,
-}
-
-impl Addresses {
-    fn enter(self: &Arc<Self>, address: IpAddr, limit: usize) -> Option<AddressGuard> {
-        let mut counts = self.0.lock();
-        let count = counts.entry(address).or_insert(0);
-        if *count >= limit {
-            return None;
-        }
-        *count += 1;
-        Some(AddressGuard { addresses: Arc::clone(self), address })
-    }
-}
-
-impl Drop for AddressGuard {
-    fn drop(&mut self) {
-        let mut counts = self.addresses.0.lock();
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
-}
-
 /// Binds a TCP address; port 0 picks a free one.
 ///
 /// **Errors:** a text that names the address and why.
@@ -186,73 +159,50 @@ fn lengthen_backlog(listener: &impl AsFd) {
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     pub(crate) loops: Vec<LoopHandle>,
-    pub(crate) max_connections: usize,
-    pub(crate) max_per_address: usize,
-    pub(crate) addresses: Arc<Addresses>,
-    /// Accepted, and turned away at a limit.
+    /// Descriptors that are kept back for the metrics port.
+    pub(crate) reserve: Reserve,
+    max_connections: usize,
+    addresses: Arc<Addresses>,
+    /// Accepted, turned away at a limit, and asked to make room for others.
     pub(crate) accepted: Counter,
     pub(crate) turned_away: Counter,
+    pub(crate) asked_to_leave: Counter,
 }
 
 impl Acceptor {
     pub(crate) fn new(loops: Vec<LoopHandle>, limits: &LimitSettings) -> Self {
         Self {
             loops,
+            reserve: Reserve::take(),
             max_connections: limits.max_connections,
-            max_per_address: limits.max_connections_per_address,
-            addresses: Arc::default(),
+            addresses: Addresses::new(limits),
             accepted: Counter::default(),
             turned_away: Counter::default(),
+            asked_to_leave: Counter::default(),
         }
     }
 
     /// Accepts TCP connections until dropped, whatever happens.
     pub(crate) async fn accept_tcp(&self, process: &Process, listener: StdTcpListener) {
         let Ok(listener) = TcpListener::from_std(listener) else { return };
-        self.keep(process, async || self.accept_tcp_on(&listener).await).await;
+        let accept = async || {
+            let (stream, address) = listener.accept().await?;
+            self.admit_tcp(stream.into_std()?, address);
+            Ok(())
+        };
+        self.keep(process, accept).await;
     }
 
-    /// Accepts Unix connections until dropped, whatever happens.
+    /// Accepts Unix connections until dropped, whatever happens. Who may connect is decided by the socket's file; there is
+    /// no address to count by.
     pub(crate) async fn accept_unix(&self, process: &Process, listener: StdUnixListener) {
         let Ok(listener) = UnixListener::from_std(listener) else { return };
-        self.keep(process, async || self.accept_unix_on(&listener).await).await;
-    }
-
-    async fn keep(&self, process: &Process, accept: impl AsyncFn()) {
-        while let Err(what) = caught(accept()).await {
-            process.panics.note(Place::Front, &what);
-            tokio::time::sleep(BACK_OFF.0).await;
-        }
-    }
-
-    async fn accept_tcp_on(&self, listener: &TcpListener) {
-        let mut back_off = BACK_OFF.0;
-        loop {
-            match listener.accept().await {
-                Ok((stream, address)) => {
-                    back_off = BACK_OFF.0;
-                    if let Ok(stream) = stream.into_std() {
-                        self.admit_tcp(stream, address);
-                    }
-                }
-                Err(error) => self.wait_after(&error, &mut back_off).await,
-            }
-        }
-    }
-
-    async fn accept_unix_on(&self, listener: &UnixListener) {
-        let mut back_off = BACK_OFF.0;
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    back_off = BACK_OFF.0;
-                    if let Ok(stream) = stream.into_std() {
-                        self.give(Socket::Unix(stream));
-                    }
-                }
-                Err(error) => self.wait_after(&error, &mut back_off).await,
-            }
-        }
+        let accept = async || {
+            let (stream, _) = listener.accept().await?;
+            self.give(Socket::Unix(stream.into_std()?));
+            Ok(())
+        };
+        self.keep(process, accept).await;
     }
 
     /// Connections that all loops have.
@@ -260,22 +210,42 @@ impl Acceptor {
         self.loops.iter().map(LoopHandle::connections).sum()
     }
 
+    /// Accepts one connection after the other.
+    async fn keep(&self, process: &Process, accept: impl AsyncFn() -> io::Result<()>) {
+        let mut back_off = BACK_OFF.0;
+        loop {
+            while !self.reserve.refill() {
+                // What comes free now is for probes.
+                self.wait_for_descriptors(&mut back_off).await;
+            }
+            match caught(accept()).await {
+                Ok(Ok(())) => back_off = BACK_OFF.0,
+                Ok(Err(error)) => self.wait_after(&error, &mut back_off).await,
+                Err(what) => {
+                    process.panics.note(Place::Front, &what);
+                    tokio::time::sleep(BACK_OFF.0).await;
+                }
+            }
+        }
+    }
+
     fn admit_tcp(&self, stream: StdTcpStream, address: SocketAddr) {
         // Small answers must not wait for the acknowledgement of earlier ones.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-        if self.max_per_address == 0 {
-            return self.give(Socket::Tcp(stream, None));
-        }
-        match self.addresses.enter(address.ip(), self.max_per_address) {
-            Some(guard) => self.give(Socket::Tcp(stream, Some(guard))),
-            None => self.turned_away.add(1),
+        match self.addresses.enter(address.ip()) {
+            Ok(guard) => self.give(Socket::Tcp(stream, guard)),
+            Err(()) => self.turned_away.add(1),
         }
     }
 
     fn give(&self, socket: Socket) {
-        if self.connections() >= self.max_connections {
+        let connections = self.connections();
+        if connections + self.max_connections.div_ceil(PRESSURE) >= self.max_connections {
+            self.make_room(1);
+        }
+        if connections >= self.max_connections {
             // Dropping it closes it: a full server says so at once instead of letting the backlog wait.
             self.turned_away.add(1);
             return;
@@ -286,12 +256,30 @@ impl Acceptor {
         }
     }
 
+    /// Has connections leave on which nothing is in flight, of the loop that has the most.
+    fn make_room(&self, count: usize) {
+        let lives = self.loops.iter().filter(|handle| handle.pulse().lives());
+        if let Some(most) = lives.max_by_key(|handle| handle.connections()) {
+            self.asked_to_leave.add(count as u64);
+            most.make_room(count);
+        }
+    }
+
     async fn wait_after(&self, error: &io::Error, back_off: &mut Duration) {
         // The peer gave up before it was accepted: nothing is wrong here.
         if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
             return;
         }
         tracing::warn!(%error, wait_ms = back_off.as_millis() as u64, "a connection could not be accepted");
+        if descriptors::are_spent(error) {
+            return self.wait_for_descriptors(back_off).await;
+        }
+        tokio::time::sleep(*back_off).await;
+        *back_off = (*back_off * 2).min(BACK_OFF.1);
+    }
+
+    async fn wait_for_descriptors(&self, back_off: &mut Duration) {
+        self.make_room(ROOM);
         tokio::time::sleep(*back_off).await;
         *back_off = (*back_off * 2).min(BACK_OFF.1);
     }

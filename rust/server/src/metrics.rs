@@ -58,6 +58,7 @@ families! {
     CONNECTIONS = "mlserve_connections", Gauge, "Open connections.";
     CONNECTIONS_ACCEPTED = "mlserve_connections_accepted_total", Counter, "Connections accepted.";
     CONNECTIONS_REFUSED = "mlserve_connections_refused_total", Counter, "Connections turned away at a limit.";
+    CONNECTIONS_ASKED = "mlserve_connections_asked_to_leave_total", Counter, "Quiet connections that were to make room for others.";
     BYTES_HELD = "mlserve_budget_bytes", Gauge, "Bytes of the byte budget that the loops have drawn.";
     BYTES_LIMIT = "mlserve_budget_limit_bytes", Gauge, "The byte budget.";
     ACCESS_DROPPED = "mlserve_access_log_dropped_total", Counter, "Access log lines dropped because the writer could not keep up.";
@@ -221,6 +222,7 @@ fn render_process(text: &mut Text, process: &Process, acceptor: &Acceptor, total
     text.single(&CONNECTIONS, acceptor.connections() as u64);
     text.single(&CONNECTIONS_ACCEPTED, acceptor.accepted.get());
     text.single(&CONNECTIONS_REFUSED, acceptor.turned_away.get());
+    text.single(&CONNECTIONS_ASKED, acceptor.asked_to_leave.get());
     text.single(&BYTES_HELD, process.bytes.drawn() as u64);
     text.single(&BYTES_LIMIT, process.bytes.limit() as u64);
     text.single(&ACCESS_DROPPED, process.access_log.as_ref().map_or(0, crate::access::AccessLog::dropped));

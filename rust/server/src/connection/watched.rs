@@ -1,10 +1,11 @@
 //! A socket whose first bytes have been read already, and which notes when its peer hardly reads. Hot path.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -18,6 +19,9 @@ use crate::body::Pace;
 pub(crate) struct Meter {
     reads: Cell<u64>,
     lag: Cell<Option<Lag>>,
+    is_asked_to_leave: Cell<bool>,
+    /// Of the connection's task.
+    waker: RefCell<Option<Waker>>,
 }
 
 /// What waits for a slow reader: since when, when some of it was taken last, and how much since it began.
@@ -32,6 +36,42 @@ impl Meter {
     /// Reads that brought something; a changed number tells that the peer lives.
     pub(crate) fn reads(&self) -> u64 {
         self.reads.get()
+    }
+
+    /// Notes that a read brought something.
+    pub(crate) fn note_read(&self) {
+        self.reads.set(self.reads.get().wrapping_add(1));
+    }
+
+    /// Carries out `connection`, the whole of a connection's task, so that it can be asked to leave.
+    pub(crate) async fn accompany<T>(&self, connection: impl Future<Output = T>) -> T {
+        let mut connection = pin!(connection);
+        poll_fn(|cx| {
+            if self.waker.borrow().is_none() {
+                self.waker.replace(Some(cx.waker().clone()));
+            }
+            connection.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Asks the connection to end if nothing is in flight on it: others need its place.
+    pub(crate) fn ask_to_leave(&self) {
+        self.is_asked_to_leave.set(true);
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Whether it was asked since this was asked last.
+    pub(crate) fn was_asked_to_leave(&self) -> bool {
+        self.is_asked_to_leave.replace(false)
+    }
+
+    /// Returns when it is asked.
+    pub(crate) async fn asked_to_leave(&self) {
+        // The task is woken whenever that happens.
+        poll_fn(|_| if self.was_asked_to_leave() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     /// Returns once a write has made no progress for `limit`, or less than `least_rate` bytes per second since then.
@@ -64,9 +104,9 @@ pub(crate) struct Watched<S> {
 }
 
 impl<S> Watched<S> {
-    /// A socket of which `head` has been read already.
-    pub(crate) fn new(head: Bytes, socket: S) -> Self {
-        Self { head, socket, meter: Rc::default() }
+    /// A socket of which `head` has been read already, and what notes about it.
+    pub(crate) fn new(head: Bytes, socket: S, meter: Rc<Meter>) -> Self {
+        Self { head, socket, meter }
     }
 
     /// What is known of it, also after it has been given away.
@@ -100,7 +140,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         }
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
         if read.is_ready() {
-            self.meter.reads.set(self.meter.reads.get().wrapping_add(1));
+            self.meter.note_read();
         }
         read
     }

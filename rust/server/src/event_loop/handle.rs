@@ -16,6 +16,8 @@ pub(crate) enum Arrival {
     Connection(Socket, ConnectionGuard),
     /// A request of the same process.
     Request(Box<Request>, Box<dyn Reply>),
+    /// So many of the connections that are quiet for the longest time are to leave.
+    MakeRoom(usize),
     /// The end: connections that are left are cut.
     End,
     /// A fault that only a test has.
@@ -79,6 +81,11 @@ impl LoopHandle {
         let guard = ConnectionGuard { connections: Arc::clone(&self.connections) };
         // A loop that has ended drops the connection, which closes it.
         drop(self.arrivals.send(Arrival::Connection(socket, guard)));
+    }
+
+    /// Has `count` of the loop's connections leave, of those on which nothing is in flight.
+    pub(crate) fn make_room(&self, count: usize) {
+        drop(self.arrivals.send(Arrival::MakeRoom(count)));
     }
 
     /// Ends the loop, and cuts the connections that it still has.

@@ -48,7 +48,7 @@ async fn writes_for(calls: usize) -> usize {
     let (near, far) = tokio::io::duplex(1 << 20);
     let writes = Arc::new(AtomicUsize::new(0));
     let socket = Counted { socket: near, writes: Arc::clone(&writes) };
-    spawn_local(serve(context, Watched::new(Bytes::new(), socket)));
+    spawn_local(serve(context, Watched::new(Bytes::new(), socket, Rc::default())));
     let (mut client, connection) = h2::client::handshake(far).await.expect("HTTP/2");
     spawn_local(connection);
     // The first call comes behind the settings of both sides.

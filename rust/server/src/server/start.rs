@@ -85,6 +85,8 @@ pub(super) fn resolve(settings: &mut Settings) {
     or(&mut settings.limits.byte_budget, (memory / 4).max(settings.limits.max_body_bytes));
     or(&mut settings.limits.arena_bytes, memory / 2);
     or(&mut settings.limits.max_connections, (resources::open_files() / 2).min(MAX_CONNECTIONS));
+    let half = (settings.limits.max_connections / 2).max(1);
+    or(&mut settings.limits.max_connections_per_address, half);
 }
 
 /// What the threads share. `loops`: the way to each.
