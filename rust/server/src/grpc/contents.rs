@@ -5,9 +5,12 @@
 
 use mlserve_core::budget::Reservation;
 use mlserve_core::error::{Error, Kind, Result};
-use mlserve_core::tensor::{DataType, push_bytes_element};
+use mlserve_core::tensor::DataType;
 
 use super::reader::{Reader, Wire, malformed, wrong_wire};
+
+/// Bytes of the length before each element of a BYTES tensor.
+const LENGTH_BYTES: usize = 4;
 
 /// Least bytes that the gathered elements grow by.
 const LEAST_GROWTH: usize = 256;
@@ -54,6 +57,15 @@ impl List {
         }
     }
 
+    /// Bytes that an element is gathered in; of BYTES, without what it says.
+    fn width(self) -> usize {
+        match self {
+            List::Bool => 1,
+            List::Int | List::Uint | List::Fp32 | List::Bytes => 4,
+            List::Int64 | List::Uint64 | List::Fp64 => 8,
+        }
+    }
+
     /// The list that a data type's elements come in; `None`: only raw.
     fn of(datatype: DataType) -> Option<Self> {
         Some(match datatype {
@@ -94,8 +106,9 @@ impl Contents {
         max_string_bytes: usize,
         reservation: &mut Reservation,
     ) -> Result<()> {
-        while let Some((field, wire)) = reader.key()? {
+        while let Some((field, wire)) = reader.element_key()? {
             let Some((list, what)) = List::from_field(field) else {
+                reader.count()?;
                 reader.skip(field, wire)?;
                 continue;
             };
@@ -106,8 +119,10 @@ impl Contents {
                         return Err(element_too_large(length, max_string_bytes));
                     }
                     self.note(list);
-                    self.reserve(length.saturating_add(4), reservation)?;
-                    push_bytes_element(&mut self.data, &reader.bytes(length))?;
+                    self.reserve(length.saturating_add(LENGTH_BYTES), reservation)?;
+                    let prefix = u32::try_from(length).map_err(|_| element_too_large(length, u32::MAX as usize))?;
+                    self.data.extend_from_slice(&prefix.to_le_bytes());
+                    reader.append(length, &mut self.data);
                 }
                 (_, Wire::Length) => self.packed(reader, list, what, reservation)?,
                 _ => {
@@ -135,6 +150,7 @@ impl Contents {
             List::Fp32 => 4,
             List::Fp64 => 8,
             _ => {
+                self.reserve(list.width() * reader.varints_in(length), reservation)?;
                 let outside = reader.enter(length);
                 while reader.left() > 0 {
                     self.element(reader, list, Wire::Varint, what, reservation)?;
@@ -160,7 +176,7 @@ impl Contents {
         what: &'static str,
         reservation: &mut Reservation,
     ) -> Result<()> {
-        self.reserve(8, reservation)?;
+        self.reserve(list.width(), reservation)?;
         match (list, wire) {
             (List::Fp32, Wire::Fixed32) => self.data.extend_from_slice(&reader.fixed32()?),
             (List::Fp64, Wire::Fixed64) => self.data.extend_from_slice(&reader.fixed64()?),
@@ -186,13 +202,13 @@ impl Contents {
         }
     }
 
-    /// Makes room for `more` bytes, doubling, with the budget's consent.
+    /// Makes room for `more` bytes, half as much again as there was, with the budget's consent.
     #[inline]
     fn reserve(&mut self, more: usize, reservation: &mut Reservation) -> Result<()> {
         if self.data.capacity() - self.data.len() >= more {
             return Ok(());
         }
-        self.grow(more.max(self.data.len()).max(LEAST_GROWTH), reservation)
+        self.grow(more.max(self.data.len() / 2).max(LEAST_GROWTH), reservation)
     }
 
     fn grow(&mut self, by: usize, reservation: &mut Reservation) -> Result<()> {

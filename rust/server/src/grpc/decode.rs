@@ -131,11 +131,11 @@ impl Draft {
 
     fn requested_output(&mut self, reader: &mut Reader<'_>) -> Result<Text> {
         let mut name = Text::default();
-        let mut parameters = Parameters::new();
+        let mut parameters = Parameters::default();
         while let Some((field, wire)) = reader.key()? {
             match field {
                 1 => name = reader.text(wire, "the name of an output")?,
-                2 => parameters::read(reader, wire, &mut parameters)?,
+                2 => parameters::read_of_tensor(reader, wire, &mut parameters)?,
                 _ => reader.skip(field, wire)?,
             }
         }
@@ -188,7 +188,7 @@ impl DraftInput {
                 1 => input.name = reader.text(wire, "the name of an input")?,
                 2 => input.read_datatype(reader, wire)?,
                 3 => input.read_shape(reader, wire, limits.max_rank)?,
-                4 => parameters::read(reader, wire, &mut input.parameters)?,
+                4 => parameters::read_of_tensor(reader, wire, &mut input.parameters)?,
                 5 => {
                     let outside = reader.length(wire, "contents").map(|length| reader.enter(length))?;
                     let contents = input.contents.get_or_insert_default();
@@ -237,7 +237,8 @@ impl DraftInput {
         Ok(())
     }
 
-    /// Counts on above the limit, so that the error can tell the rank and, when it has been read, the name.
+    /// Counts on above the limit, so that the error can tell the rank and, when it has been read, the name. Linear: a
+    /// dimension is a byte at least, and is not kept.
     fn push_dimension(&mut self, dimension: u64, max_rank: usize) {
         self.rank += 1;
         if self.rank <= max_rank {

@@ -7,6 +7,7 @@ use mlserve_core::budget::Reservation;
 use mlserve_core::error::{Error, Result};
 use smallvec::SmallVec;
 
+use super::declared;
 use crate::inflate::{self, Encoding};
 
 /// A byte that says whether the message is compressed, and its length as a big-endian `u32`.
@@ -45,7 +46,8 @@ impl Encoded {
         if self.encoding == Encoding::Identity {
             return Ok(self.pieces);
         }
-        let inflated = inflate::inflate_reserved(self.encoding, &self.pieces, limit, reservation)?;
+        let declared = &declared::message_bytes;
+        let inflated = inflate::inflate_declared(self.encoding, &self.pieces, limit, reservation, declared)?;
         Ok(SmallVec::from_iter([Bytes::from(inflated)]))
     }
 }

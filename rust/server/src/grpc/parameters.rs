@@ -13,12 +13,62 @@ use super::reader::{Reader, Wire, wrong_wire};
 use crate::shared_memory::{BYTE_SIZE, Given, OFFSET, Place, PlaceParameters, REGION};
 
 /// Parameters as they were sent: in order, a repeated name replaced. `None`: a parameter with no value.
-pub(super) type Parameters = Vec<(Text, Option<Parameter>)>;
+#[derive(Debug, Default)]
+pub(super) struct Parameters {
+    entries: Vec<(Text, Option<Parameter>)>,
+    /// Entries that were read, those of a repeated name too: each is compared with all before it.
+    read: usize,
+}
 
-/// Reads an entry of a `map<string, InferParameter>`.
+impl Parameters {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn get(&self, key: &str) -> Option<&Option<Parameter>> {
+        self.entries.iter().find(|(name, _)| &**name == key).map(|(_, value)| value)
+    }
+
+    fn set(&mut self, key: Text, value: Option<Parameter>) {
+        match self.entries.iter_mut().find(|(present, _)| *present == key) {
+            Some((_, present)) => *present = value,
+            None => self.entries.push((key, value)),
+        }
+    }
+}
+
+/// The parameters of a tensor that mean something; others are checked and dropped.
+const OF_TENSORS: [&str; 4] = [REGION, OFFSET, BYTE_SIZE, CLASSIFICATION];
+
+/// How many results of an output the caller wants.
+const CLASSIFICATION: &str = "classification";
+
+/// Reads an entry of a request's `map<string, InferParameter>`.
 ///
 /// **Errors:** malformed; too many.
 pub(super) fn read(reader: &mut Reader<'_>, wire: Wire, parameters: &mut Parameters) -> Result<()> {
+    let (key, value) = entry(reader, wire, parameters)?;
+    parameters.set(key, value);
+    Ok(())
+}
+
+/// Reads an entry of a tensor's `map<string, InferParameter>`.
+///
+/// **Errors:** malformed; too many.
+pub(super) fn read_of_tensor(reader: &mut Reader<'_>, wire: Wire, parameters: &mut Parameters) -> Result<()> {
+    let (key, value) = entry(reader, wire, parameters)?;
+    if OF_TENSORS.contains(&&*key) {
+        parameters.set(key, value);
+    }
+    Ok(())
+}
+
+fn entry(reader: &mut Reader<'_>, wire: Wire, parameters: &mut Parameters) -> Result<(Text, Option<Parameter>)> {
+    if parameters.read == MAX_PARAMETERS {
+        return Err(too_many_parameters());
+    }
+    parameters.read += 1;
     let outside = reader.length(wire, "parameters").map(|length| reader.enter(length))?;
     let (mut key, mut value) = (Text::default(), None);
     while let Some((field, wire)) = reader.key()? {
@@ -33,15 +83,7 @@ pub(super) fn read(reader: &mut Reader<'_>, wire: Wire, parameters: &mut Paramet
         }
     }
     reader.leave(outside);
-    if let Some(present) = parameters.iter_mut().find(|(present, _)| *present == key) {
-        present.1 = value;
-        return Ok(());
-    }
-    if parameters.len() == MAX_PARAMETERS {
-        return Err(too_many_parameters());
-    }
-    parameters.push((key, value));
-    Ok(())
+    Ok((key, value))
 }
 
 fn read_value(reader: &mut Reader<'_>, value: &mut Option<Parameter>) -> Result<()> {
@@ -66,7 +108,7 @@ fn read_value(reader: &mut Reader<'_>, value: &mut Option<Parameter>) -> Result<
 ///
 /// **Errors:** a value of the wrong kind or out of range; a reserved name.
 pub(super) fn apply(parameters: Parameters, request: &mut Request) -> Result<()> {
-    for (key, value) in parameters {
+    for (key, value) in parameters.entries {
         match (&*key, value) {
             ("priority", value) => request.priority = priority(value.as_ref())?,
             ("timeout", value) => request.queue_timeout = timeout(value.as_ref())?,
@@ -121,7 +163,7 @@ fn timeout(value: Option<&Parameter>) -> Result<Option<Duration>> {
 ///
 /// **Errors:** no whole number above 0.
 pub(super) fn classification(parameters: &Parameters) -> Result<Option<usize>> {
-    match value_of(parameters, "classification") {
+    match parameters.get(CLASSIFICATION) {
         None => Ok(None),
         Some(&Some(Parameter::Int64(most))) if most > 0 => Ok(Some(usize::try_from(most).unwrap_or(usize::MAX))),
         Some(&Some(Parameter::Int64(most))) => Err(Error::invalid(format!(
@@ -136,12 +178,12 @@ pub(super) fn classification(parameters: &Parameters) -> Result<Option<usize>> {
 ///
 /// **Errors:** a value of the wrong kind or below 0; a region without a size, or either number without a region.
 pub(super) fn place(parameters: &Parameters, tensor: &str) -> Result<Option<Place>> {
-    let region = match value_of(parameters, REGION) {
+    let region = match parameters.get(REGION) {
         None => Given::Nothing,
         Some(Some(Parameter::Text(region))) => Given::Value(region.clone()),
         Some(_) => Given::WrongKind,
     };
-    let number = |key| match value_of(parameters, key) {
+    let number = |key| match parameters.get(key) {
         None => Given::Nothing,
         Some(&Some(Parameter::Int64(number))) => {
             u64::try_from(number).map_or_else(|_| Given::OutOfRange(number.to_string()), Given::Value)
@@ -149,10 +191,6 @@ pub(super) fn place(parameters: &Parameters, tensor: &str) -> Result<Option<Plac
         Some(_) => Given::WrongKind,
     };
     PlaceParameters { region, offset: number(OFFSET), byte_size: number(BYTE_SIZE) }.finish(tensor)
-}
-
-fn value_of<'a>(parameters: &'a Parameters, key: &str) -> Option<&'a Option<Parameter>> {
-    parameters.iter().find(|(name, _)| &**name == key).map(|(_, value)| value)
 }
 
 #[cold]

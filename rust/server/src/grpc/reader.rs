@@ -1,7 +1,8 @@
 //! Reads protobuf fields from a message that arrived in pieces. Hot path.
 //!
 //! Field by field, without recursion and without copying: what is length-delimited comes out as views of the pieces.
-//! Every length is checked against the message it lies in before anything is done with it.
+//! Every length is checked against the message it lies in before anything is done with it, and fields are counted: a
+//! field of two bytes costs as much as one that says something.
 
 use bytes::Bytes;
 use mlserve_core::error::{Error, Result};
@@ -10,6 +11,10 @@ use mlserve_core::tensor::TensorBytes;
 
 /// Nesting of unknown groups that is still skipped; other decoders stop at the same depth.
 const MAX_GROUP_DEPTH: usize = 100;
+
+/// Fields of one message, on all levels together, but for the elements of typed tensors. What makes sense (256 tensors
+/// with some parameters each) has a tenth of it, and reading all of them takes about a millisecond.
+const MAX_FIELDS: u32 = 1 << 16;
 
 /// How a field's value is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +42,15 @@ pub(super) struct Reader<'a> {
     pieces: &'a [Bytes],
     /// Bytes until the innermost message ends; they may lie in later pieces.
     left: usize,
+    /// Fields that may still come.
+    fields_left: u32,
 }
 
 impl<'a> Reader<'a> {
     /// Reads the message that `pieces` are.
     pub(super) fn new(pieces: &'a [Bytes]) -> Self {
         let left = pieces.iter().map(Bytes::len).sum();
-        Self { chunk: pieces.first().map_or(&[], |piece| piece), pieces, left }
+        Self { chunk: pieces.first().map_or(&[], |piece| piece), pieces, left, fields_left: MAX_FIELDS }
     }
 
     /// Bytes until the innermost message ends.
@@ -99,8 +106,29 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field's number and form; `None` at the end of the innermost message.
+    ///
+    /// **Errors:** malformed; too many fields.
     #[inline]
     pub(super) fn key(&mut self) -> Result<Option<(u32, Wire)>> {
+        let key = self.element_key()?;
+        if key.is_some() {
+            self.count()?;
+        }
+        Ok(key)
+    }
+
+    /// Counts a field.
+    ///
+    /// **Errors:** too many.
+    #[inline]
+    pub(super) fn count(&mut self) -> Result<()> {
+        self.fields_left = self.fields_left.checked_sub(1).ok_or_else(too_many_fields)?;
+        Ok(())
+    }
+
+    /// As [`Self::key`], for fields that are elements of a tensor: those are not counted, they are charged to the budget.
+    #[inline]
+    pub(super) fn element_key(&mut self) -> Result<Option<(u32, Wire)>> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -178,6 +206,13 @@ impl<'a> Reader<'a> {
         self.tensor(length).to_contiguous()
     }
 
+    /// How many variable-length integers the next `length` bytes hold.
+    pub(super) fn varints_in(&self, length: usize) -> usize {
+        let mut count = 0;
+        self.clone().walk(length, |_, taken| count += taken.iter().filter(|&&byte| byte < 0x80).count());
+        count
+    }
+
     /// Appends `length` bytes to `buffer`.
     pub(super) fn append(&mut self, length: usize, buffer: &mut Vec<u8>) {
         self.walk(length, |_, taken| buffer.extend_from_slice(taken));
@@ -253,6 +288,11 @@ impl<'a> Reader<'a> {
 #[cold]
 fn cut_off() -> Error {
     Error::invalid("the protobuf message is cut off, or a length in it does not fit")
+}
+
+#[cold]
+fn too_many_fields() -> Error {
+    Error::too_large(format!("the message has more than {MAX_FIELDS} fields, which is the limit"))
 }
 
 #[cold]

@@ -43,6 +43,58 @@ fn members_of_gzip_that_promise_gigabytes_stop_at_the_limit() {
 }
 
 #[test]
+fn a_few_bytes_become_so_many_and_no_more_unless_they_were_declared() {
+    let zeros = Bytes::from(bomb(Encoding::Gzip, 64 << 20));
+    let most = FREE_BYTES + MOST_RATIO * zeros.len();
+    let inflate = |declared: usize| {
+        let mut reservation = LocalBudget::new(Budget::new(1 << 30), 1).reserve(0).expect("nothing");
+        inflate_declared(Encoding::Gzip, std::slice::from_ref(&zeros), 1 << 30, &mut reservation, &|_| declared)
+    };
+    for declared in [0, 10 << 20, (64 << 20) - 1] {
+        let error = inflate(declared).expect_err("more than was declared");
+        assert_eq!(error.kind(), Kind::TooLarge);
+        assert!(error.text().contains(&format!("more than {} bytes", declared.max(most))), "{error}");
+    }
+    assert_eq!(inflate(64 << 20).expect("as declared").len(), 64 << 20);
+}
+
+/// Deflate blocks of its kind without content, in gzip members or within one.
+fn idle_streams() -> [(&'static str, Vec<u8>); 3] {
+    const HEAD: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    let member = deflate(Encoding::Gzip, &[b""]);
+    let stored = [HEAD, &[0, 0, 0, 0xff, 0xff].repeat(1 << 20), &[3, 0], &[0; 8]].concat();
+    // Fixed codes: three bits of header, seven of the end.
+    let fixed = [HEAD, &[0x02, 0x08, 0x20, 0x80, 0x00].repeat(1 << 20), &[3, 0], &[0; 8]].concat();
+    [("members", member.repeat(1 << 18)), ("stored blocks", stored), ("fixed blocks", fixed)]
+}
+
+#[test]
+fn input_that_brings_nothing_is_read_a_little_way_only() {
+    for (name, stream) in idle_streams() {
+        let stream = [Bytes::from(stream)];
+        let progress = Cell::new(0);
+        let mut input = Pieces { rest: &stream, at: 0, consumed: 0, output: &progress };
+        let mut read = 0;
+        while let Ok(step) = input.fill_buf().map(<[u8]>::len) {
+            read += step;
+            input.consume(step);
+        }
+        assert!(read <= IDLE_BYTES + 2 * STEP_BYTES, "{name}: {read} bytes");
+        let error = inflate(Encoding::Gzip, &stream, 1 << 20).expect_err("nothing comes out");
+        assert_eq!(error.kind(), Kind::InvalidArgument, "{name}");
+    }
+}
+
+#[test]
+fn members_are_counted_and_a_few_thousand_are_read() {
+    let member = deflate(Encoding::Gzip, &[[7_u8; 1_000]]);
+    for (count, is_read) in [(1, true), (MOST_MEMBERS, true), (MOST_MEMBERS + 1, false)] {
+        let inflated = inflate(Encoding::Gzip, &cut(&member.repeat(count), 1_000), 8 << 20);
+        assert_eq!(inflated.map_or(0, |output| output.len()), if is_read { 1_000 * count } else { 0 });
+    }
+}
+
+#[test]
 fn output_at_the_limit_is_allowed_and_one_byte_more_is_not() {
     for encoding in [Encoding::Gzip, Encoding::Deflate, Encoding::Identity] {
         for len in [0, 1, 4_096, 4_097, 100_000] {

@@ -398,6 +398,60 @@ fn counts_and_sizes_have_limits() {
     assert_eq!(refused(&ModelInferRequest { parameters, ..Default::default() }), Kind::TooLarge);
 }
 
+/// What a message is filled with: names 256 parameters, then pieces that cost a look each.
+fn crowd(start: &[u8], piece: &[u8]) -> Vec<u8> {
+    [start, &piece.repeat((4 << 20) / piece.len())].concat()
+}
+
+#[test]
+fn crowds_of_small_parts_are_refused_after_a_bounded_number() {
+    let parameters = (1..MAX_PARAMETERS).map(|number| (number.to_string(), InferParameter::default())).collect();
+    let named = ModelInferRequest { parameters, ..Default::default() }.encode_to_vec();
+    for (name, crowd) in [
+        ("parameters", crowd(&named, b"\x22\x00")),
+        ("a parameter again and again", crowd(&named, b"\x22\x03\x0a\x01x")),
+        ("inputs", crowd(b"", b"\x2a\x00")),
+        ("outputs", crowd(b"", b"\x32\x00")),
+        ("raw contents", crowd(b"", b"\x3a\x00")),
+        ("names", crowd(b"", b"\x0a\x00")),
+        ("unknown numbers", crowd(b"", b"\xf8\x07\x00")),
+        ("unknown texts", crowd(b"", b"\xfa\x07\x00")),
+        ("groups in a row", crowd(b"", b"\xfb\x07\xfc\x07")),
+        ("fields of a group", crowd(b"\xfb\x07", b"\x08\x00")),
+        ("unknown fields of contents", crowd(b"\x2a\x85\x80\x80\x02\x2a\x80\x80\x80\x02", b"\x78\x00")),
+        ("parameters of an input", crowd(b"\x2a\x80\x80\x80\x02", b"\x22\x00")),
+    ] {
+        let refused = decoded(&crowd).expect_err(name);
+        assert_eq!(refused.kind(), Kind::TooLarge, "{name}: {refused}");
+    }
+}
+
+#[test]
+fn a_tensor_keeps_only_the_parameters_that_mean_something() {
+    let parameters = (0..MAX_PARAMETERS).map(|number| (number.to_string(), InferParameter::default())).collect();
+    let mut bytes = Vec::new();
+    prost::Message::encode(&InferInputTensor { parameters, ..input("x", "INT8", &[0]) }, &mut bytes).expect("fits");
+    let message = Bytes::from(bytes);
+    let pieces = [message];
+    let mut reader = Reader::new(&pieces);
+    let read = DraftInput::read(&mut reader, &LimitSettings::default(), &mut reservation(0)).expect("valid");
+    assert!(read.parameters.is_empty());
+}
+
+#[test]
+fn packed_contents_take_the_room_of_their_elements() {
+    for (datatype, width, contents) in [
+        ("BOOL", 1, InferTensorContents { bool_contents: vec![true; 33_000], ..Default::default() }),
+        ("INT32", 4, InferTensorContents { int_contents: vec![1; 33_000], ..Default::default() }),
+        ("INT64", 8, InferTensorContents { int64_contents: vec![1; 33_000], ..Default::default() }),
+    ] {
+        let bytes = Bytes::from(typed(datatype, &[33_000], contents).encode_to_vec());
+        let mut held = reservation(1 << 30);
+        decode(&[bytes], &LimitSettings::default(), &mut held).expect("valid");
+        assert_eq!(held.units(), width * 33_000, "{datatype}");
+    }
+}
+
 #[test]
 fn typed_contents_are_charged_before_they_are_stored() {
     let contents = InferTensorContents { int64_contents: vec![1; 10_000], ..Default::default() };
