@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 READ_BYTES = 1 << 16
 # Length, type, flags, stream.
 FRAME_HEAD_BYTES = 9
-PING = 6
+DATA, HEADERS, RESET, PING = 0, 1, 3, 6
+END_STREAM = 1
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -155,9 +156,28 @@ class Http2Connection:
             if self.goaway is None:
                 for event in self.h2.receive_data(frame):
                     self._take(event)
-            elif frame[3] == PING:
-                self.socket.sendall(frame[:4] + b"\1" + frame[5:])
+            else:
+                self._take_after_goaway(frame)
         self.flush()
+
+    def _take_after_goaway(self, frame: bytes) -> None:
+        """What is open goes on after a GOAWAY; the library would have none of it."""
+        kind, flags, payload = frame[3], frame[4], frame[FRAME_HEAD_BYTES:]
+        found = self.answers.get(int.from_bytes(frame[5:9], "big"), Http2Answer())
+        if kind == PING and not flags:
+            self.socket.sendall(frame[:4] + b"\1" + frame[5:])
+        elif kind == DATA:
+            found.body += payload
+        elif kind == HEADERS:
+            fields = _texts(self.h2.decoder.decode(payload))
+            if found.headers:
+                found.trailers = fields
+            else:
+                found.headers = fields
+        elif kind == RESET:
+            found.reset = int.from_bytes(payload, "big")
+        if kind in {DATA, HEADERS} and flags & END_STREAM:
+            found.has_ended = True
 
     def answer(self, stream: int) -> Http2Answer:
         """Waits for a stream's end."""

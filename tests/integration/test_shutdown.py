@@ -157,6 +157,51 @@ def test_an_open_stream_ends_as_draining_after_its_answers(start_server: StartSe
     assert server.process.wait(STOP_LIMIT_S) == 0
 
 
+def test_every_message_of_a_stream_that_was_received_is_answered(start_server: StartServer, graph_folder: Path) -> None:
+    server = start_server(graph_folder / "identity_FP32", *NO_NOTICE)
+    message, sent, wanted = framed(SOUND.message()), 0, 200
+    with Http2Connection(server.grpc) as connection:
+        stream = connection.open(grpc_headers("/inference.GRPCInferenceService/ModelStreamInfer"))
+        answer = connection.answers[stream]
+        # Eight are under way at any time, until the server says that it goes.
+        while connection.goaway is None:
+            while sent < len(answer.messages()) + 8:
+                connection.h2.send_data(stream, message)
+                sent += 1
+            connection.flush()
+            if sent >= wanted:
+                server.process.terminate()
+                wanted = 1 << 60
+            connection.receive()
+        connection.answer(stream)
+        assert answer.grpc_status == 14
+        assert len(answer.messages()) == sent
+        assert all(SOUND.inputs[0].data in found for found in answer.messages())
+    assert server.process.wait(STOP_LIMIT_S) == 0
+
+
+def test_a_stream_that_never_rests_ends_before_the_drain_does(start_server: StartServer, graph_folder: Path) -> None:
+    server = start_server(graph_folder / "identity_FP32", *NO_NOTICE, "--drain-timeout-ms", "1000")
+    message = framed(SOUND.message())
+    with Http2Connection(server.grpc) as connection:
+        stream = connection.open(grpc_headers("/inference.GRPCInferenceService/ModelStreamInfer"))
+        answer, has_begun = connection.answers[stream], False
+        while not answer.has_ended:
+            if connection.goaway is None:
+                connection.h2.send_data(stream, message)
+                connection.flush()
+            else:
+                connection.socket.sendall(
+                    bytes([0, len(message) >> 8, len(message) & 255, 0, 0, 0, 0, 0, stream]) + message
+                )
+            connection.receive()
+            if not has_begun:
+                server.process.terminate()
+                has_begun = True
+        assert answer.grpc_status == 14
+    assert server.process.wait(STOP_LIMIT_S) == 0
+
+
 def test_a_second_signal_cuts_the_notice_short(start_server: StartServer, graph_folder: Path) -> None:
     server = start_server(graph_folder / "slow", *slow_model.FLAGS, *LONG)
     call = SlowCall(server, "http", turns(graph_folder, RUN_S))
@@ -219,9 +264,7 @@ def grpc_caller(servers: list[ServerProcess]) -> Iterator[Call]:
     """Calls through a channel that balances over both servers, without a retry policy."""
     target = "ipv4:" + ",".join(server.grpc for server in servers)
     message = SOUND.message()
-    # The authority made of several addresses has characters that h2 does not take.
-    options = [("grpc.lb_policy_name", "round_robin"), ("grpc.default_authority", "test")]
-    with grpc.insecure_channel(target, options) as channel:
+    with grpc.insecure_channel(target, [("grpc.lb_policy_name", "round_robin")]) as channel:
         call: Any = channel.unary_unary(INFER)
 
         def ask_once() -> None:

@@ -78,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def health(address: str) -> Iterator[Callable[[str], int]]:
     """Asks `grpc.health.v1` for the state of a service."""
-    with grpc.insecure_channel(address, [("grpc.default_authority", "localhost")]) as channel:
+    with grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         yield lambda service: stub.Check(health_pb2.HealthCheckRequest(service=service)).status
 

@@ -137,7 +137,7 @@ pub struct LimitSettings {
     pub max_string_bytes: usize,
     /// Bytes of all header fields of a request.
     pub max_header_bytes: usize,
-    /// Header fields of a request over HTTP/1.1.
+    /// Header fields of a request.
     pub max_headers: usize,
     /// Levels of nesting in a JSON body.
     pub max_json_depth: usize,

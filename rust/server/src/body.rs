@@ -5,10 +5,12 @@
 //! one that did not come whole counts against its sender's share. Small pieces are joined, so that a body costs at most
 //! twice its size however it was cut up. Must not know what the bytes mean.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::mem;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -45,6 +47,29 @@ pub(crate) enum RequestBody {
     Http1(Incoming),
     /// Of a request over HTTP/2.
     Http2(h2::RecvStream),
+    /// The same, given back to whoever has lent it.
+    Lent(Lent),
+}
+
+/// A body over HTTP/2 that goes back when it is no longer wanted: what is left of it may have to be read.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    body: Option<h2::RecvStream>,
+    lender: Rc<RefCell<Option<h2::RecvStream>>>,
+}
+
+impl Lent {
+    /// Lends `body`; it comes back into what this returns.
+    pub(crate) fn new(body: h2::RecvStream) -> (Self, Rc<RefCell<Option<h2::RecvStream>>>) {
+        let lender = Rc::new(RefCell::new(None));
+        (Self { body: Some(body), lender: Rc::clone(&lender) }, lender)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        *self.lender.borrow_mut() = self.body.take();
+    }
 }
 
 /// A whole body, and the budget it holds.
@@ -79,7 +104,7 @@ impl RequestBody {
     /// **Errors:** the sender gave up.
     pub(crate) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         match self {
-            RequestBody::Empty => Poll::Ready(None),
+            RequestBody::Empty | RequestBody::Lent(Lent { body: None, .. }) => Poll::Ready(None),
             RequestBody::Http1(body) => loop {
                 match ready!(Pin::new(&mut *body).poll_frame(cx)) {
                     None => return Poll::Ready(None),
@@ -91,13 +116,15 @@ impl RequestBody {
                     }
                 }
             },
-            RequestBody::Http2(body) => body.poll_data(cx).map_err(|_| gone()),
+            RequestBody::Http2(body) | RequestBody::Lent(Lent { body: Some(body), .. }) => {
+                body.poll_data(cx).map_err(|_| gone())
+            }
         }
     }
 
     /// Gives the sender window for `bytes` more.
     pub(crate) fn release(&mut self, bytes: usize) {
-        if let RequestBody::Http2(body) = self {
+        if let RequestBody::Http2(body) | RequestBody::Lent(Lent { body: Some(body), .. }) = self {
             // Fails only if the stream is gone, which the next piece tells.
             let _ = body.flow_control().release_capacity(bytes);
         }
@@ -109,6 +136,7 @@ impl RequestBody {
             RequestBody::Empty => true,
             RequestBody::Http1(body) => body.is_end_stream(),
             RequestBody::Http2(body) => body.is_end_stream(),
+            RequestBody::Lent(lent) => lent.body.as_ref().is_none_or(h2::RecvStream::is_end_stream),
         }
     }
 }

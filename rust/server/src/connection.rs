@@ -23,7 +23,7 @@ pub(crate) use watched::{Meter, Watched};
 const CLOSING_GRACE: Duration = Duration::from_millis(500);
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one accepted connection to its end. Dropping the future closes it at once. `meter` is to accompany it.
 pub(crate) async fn serve<S>(context: LoopContext, mut socket: S, meter: Rc<Meter>)

@@ -5,6 +5,7 @@
 //! gets a task.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -13,23 +14,26 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::Method;
 use mlserve_core::budget::Reservation;
+use mlserve_core::config::LimitSettings;
 use mlserve_core::error::{Error, Kind, Result, quoted};
 use mlserve_core::request::{Protocol, Request};
 use tokio::task::spawn_local;
 
 use self::decode::Decoded;
+use self::encode::Message;
 use self::frame::{Encoded, PREFIX_BYTES, Pieces};
 use self::reply::{InferReply, Responder, off_loop};
-use self::service::{Slow, Unary};
+use self::service::{MAX_REQUEST_BYTES, Slow, Unary};
 use self::trail::Trail;
 use crate::body::{Collected, Collector, Limit, RequestBody};
 use crate::event_loop::LoopContext;
-use crate::http2::{Connected, rest};
+use crate::http2::{Connected, drained, rest};
 use crate::inflate::Encoding;
 use crate::metadata::{Content, Metadata};
 use crate::shared_memory::{Destinations, SharedTensors, attach};
 
 mod contents;
+mod declared;
 mod decode;
 mod encode;
 #[cfg(test)]
@@ -90,6 +94,14 @@ impl Rpc {
             _ => false,
         }
     }
+
+    /// Bytes that one message of it may have.
+    fn max_message_bytes(self, limits: &LimitSettings) -> usize {
+        match self {
+            Rpc::Infer | Rpc::InferStream | Rpc::Slow(Slow::Load) => limits.max_body_bytes,
+            _ => MAX_REQUEST_BYTES.min(limits.max_body_bytes),
+        }
+    }
 }
 
 /// Every RPC that is answered, the most frequent first.
@@ -135,7 +147,8 @@ struct Call {
 pub(crate) fn accept(connected: &Rc<Connected>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
     let mut metadata = Metadata::read(request.headers());
     let context = &connected.context;
-    let header_fits = check_header(&metadata, context.process().settings.limits.max_header_bytes);
+    connected.toll.charge_fields(metadata.header_fields);
+    let header_fits = check_header(&metadata, &context.process().settings.limits);
     if metadata.content == Content::Other {
         return rest::accept(connected, request, respond, header_fits);
     }
@@ -144,36 +157,44 @@ pub(crate) fn accept(connected: &Rc<Connected>, request: http::Request<RecvStrea
     let echo = std::mem::take(&mut metadata.echo);
     let responder = Responder::new(respond, connected.reply, metadata.answer_encoding(), echo, trail);
     let checked = header_fits
-        .and_then(|()| check(&metadata, request.method(), rpc, request.uri().path()))
+        .and_then(|()| check(context, &metadata, rpc, &request))
         .and_then(|()| check_origin(context, rpc, &request));
     match checked {
         Ok(()) => start(connected, rpc, &metadata, request.into_body(), responder),
-        Err(error) => refuse(context, responder, &error),
+        Err(error) => refuse_at_its_end(context, request.into_body(), responder, error),
     }
 }
 
-fn check_header(metadata: &Metadata, limit: usize) -> Result<()> {
-    if metadata.header_bytes <= limit {
-        return Ok(());
+fn check_header(metadata: &Metadata, limits: &LimitSettings) -> Result<()> {
+    if metadata.header_bytes > limits.max_header_bytes {
+        return Err(header_too_large("bytes", metadata.header_bytes, limits.max_header_bytes, "max_header_bytes"));
     }
-    Err(Error::new(
-        Kind::HeadersTooLarge,
-        format!(
-            "the header has {} bytes; at most {limit} are allowed (limits.max_header_bytes)",
-            metadata.header_bytes
-        ),
-    ))
+    if metadata.header_fields > limits.max_headers {
+        return Err(header_too_large("fields", metadata.header_fields, limits.max_headers, "max_headers"));
+    }
+    Ok(())
+}
+
+#[cold]
+fn header_too_large(what: &str, count: usize, limit: usize, setting: &str) -> Error {
+    let text = format!("the header has {count} {what}; at most {limit} are allowed (limits.{setting})");
+    Error::new(Kind::HeadersTooLarge, text)
 }
 
 /// What can be refused before the body is looked at.
-fn check(metadata: &Metadata, method: &Method, rpc: Rpc, path: &str) -> Result<()> {
-    if *method != Method::POST {
+fn check(context: &LoopContext, metadata: &Metadata, rpc: Rpc, request: &http::Request<RecvStream>) -> Result<()> {
+    if *request.method() != Method::POST {
         return Err(Error::new(Kind::MethodNotAllowed, "gRPC calls use the HTTP method POST"));
     }
     if metadata.content == Content::Foreign {
         return Err(Error::new(Kind::NotOffered, "the content-type is not offered; offered is application/grpc+proto"));
     }
-    if rpc == Rpc::Unknown { Err(unknown(path)) } else { Ok(()) }
+    match rpc {
+        // A load may bring files: whoever may not load need not send them.
+        Rpc::Slow(Slow::Load | Slow::Unload) => context.process().models.check_mode(),
+        Rpc::Unknown => Err(unknown(request.uri().path())),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses web pages that would do more than infer and ask for metadata. No browser sends gRPC unasked, so this is one more
@@ -192,7 +213,7 @@ fn start(connected: &Rc<Connected>, rpc: Rpc, metadata: &Metadata, body: RecvStr
     let facts = metadata.message_encoding().and_then(|encoding| Ok((encoding, metadata.timeout()?)));
     let (encoding, timeout) = match facts {
         Ok(facts) => facts,
-        Err(error) => return refuse(context, responder, &error),
+        Err(error) => return refuse_at_its_end(context, body, responder, error),
     };
     let deadline = timeout.map(|timeout| context.arrival() + timeout);
     match rpc {
@@ -219,7 +240,7 @@ fn start(connected: &Rc<Connected>, rpc: Rpc, metadata: &Metadata, body: RecvStr
 impl Call {
     /// Takes the body if it is here already; otherwise waits for it in a task.
     fn receive(mut self, body: RequestBody, content_length: Option<usize>) {
-        let limit = Limit { message: self.context.process().settings.limits.max_body_bytes, framing: PREFIX_BYTES };
+        let limit = Limit { message: self.max_message_bytes(), framing: PREFIX_BYTES };
         let mut collector = match Collector::new(&self.context, body, limit, content_length) {
             Ok(collector) => collector,
             Err(error) => return self.refuse(&error),
@@ -239,9 +260,13 @@ impl Call {
         }
     }
 
+    fn max_message_bytes(&self) -> usize {
+        self.rpc.max_message_bytes(&self.context.process().settings.limits)
+    }
+
     /// Takes the message out of the complete body; a large or compressed one goes to a thread first.
     fn open(mut self, collected: Result<Collected>) {
-        let limit = self.context.process().settings.limits.max_body_bytes;
+        let limit = self.max_message_bytes();
         let opened = collected.and_then(|Collected { pieces, len, reservation }| {
             if let Some(trail) = &mut self.responder.trail {
                 trail.received(len);
@@ -267,6 +292,9 @@ impl Call {
                 let decoded = decode::decode(pieces, &self.context.process().settings.limits, &mut reservation);
                 self.decoded(decoded.map_err(|refused| refused.error), reservation);
             }
+            Rpc::Unary(rpc) if rpc.takes_time() => {
+                drop(spawn_local(self.answer_off_loop(rpc, pieces.clone(), reservation)));
+            }
             Rpc::Unary(rpc) => match service::awaited(&self.context, rpc, pieces) {
                 None => self.answer(rpc, pieces, reservation),
                 Some(model) => drop(spawn_local(self.answer_once_loaded(rpc, model, pieces.clone(), reservation))),
@@ -283,10 +311,11 @@ impl Call {
     async fn serve_large(self, message: Encoded, reservation: Reservation) {
         let process = self.context.process().clone();
         let is_infer = self.rpc == Rpc::Infer;
+        let limit = self.max_message_bytes();
         let work = off_loop(move || {
             let mut reservation = reservation;
             let limits = &process.settings.limits;
-            let pieces = message.open(limits.max_body_bytes, &mut reservation)?;
+            let pieces = message.open(limit, &mut reservation)?;
             let decoded = is_infer.then(|| decode::decode(&pieces, limits, &mut reservation)).transpose();
             let decoded = decoded.map_err(|refused| refused.error)?;
             Ok((pieces, decoded, reservation))
@@ -301,7 +330,19 @@ impl Call {
     }
 
     fn answer(self, rpc: Unary, pieces: &Pieces, reservation: Reservation) {
-        match service::answer(&self.context, rpc, pieces) {
+        let answer = service::answer(self.context.process(), rpc, pieces);
+        self.answered(answer, reservation);
+    }
+
+    /// As [`Self::answer`], on another thread: it reads the counters of all models, or files.
+    async fn answer_off_loop(self, rpc: Unary, pieces: Pieces, reservation: Reservation) {
+        let process = Arc::clone(self.context.process());
+        let answer = off_loop(move || service::answer(&process, rpc, &pieces)).await;
+        self.answered(answer.unwrap_or_else(|_| Err(Error::internal("the call could not be answered"))), reservation);
+    }
+
+    fn answered(self, answer: Result<Message>, reservation: Reservation) {
+        match answer {
             Ok(message) => self.responder.send(message, Some(reservation)),
             Err(error) => self.refuse(&error),
         }
@@ -323,10 +364,8 @@ impl Call {
 
     /// As [`Self::serve`], for what takes time: models are loaded and drained.
     async fn serve_slow(self, rpc: Slow, pieces: Pieces, reservation: Reservation) {
-        match service::answer_slow(&self.context, rpc, &pieces).await {
-            Ok(message) => self.responder.send(message, Some(reservation)),
-            Err(error) => self.refuse(&error),
-        }
+        let answer = service::answer_slow(self.context.process(), rpc, pieces).await;
+        self.answered(answer, reservation);
     }
 
     /// Submits the request, if all of it is in the message.
@@ -365,6 +404,19 @@ impl Call {
     fn refuse(self, error: &Error) {
         refuse(&self.context, self.responder, error);
     }
+}
+
+/// Refuses a call whose request is not read; small ones are waited for, because an answer that comes before its request
+/// has ended hides what else is wrong with it.
+fn refuse_at_its_end(context: &LoopContext, body: RecvStream, responder: Responder, error: Error) {
+    if body.is_end_stream() {
+        return refuse(context, responder, &error);
+    }
+    let context = context.clone();
+    spawn_local(async move {
+        drained(body).await;
+        refuse(&context, responder, &error);
+    });
 }
 
 fn refuse(context: &LoopContext, responder: Responder, error: &Error) {

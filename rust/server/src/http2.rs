@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection};
-use h2::{Ping, PingPong, Reason};
+use h2::{Ping, PingPong, Reason, RecvStream};
 use mlserve_core::config::LimitSettings;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,13 +22,16 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::Instant;
 
+use self::toll::{Toll, Tolled};
 use self::writer::Patience;
-use crate::connection::{Meter, Watched};
+use crate::connection::{HTTP2_PREFACE, Meter, Watched};
 use crate::event_loop::LoopContext;
 use crate::grpc::{self, Reflection, ReplySettings};
 use crate::status::Phase;
 
+mod authority;
 pub(crate) mod rest;
+pub(crate) mod toll;
 pub(crate) mod writer;
 
 /// Window of one stream: a request that fits arrives without waiting for a round trip.
@@ -37,7 +40,7 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// How far above the limit a header is still read: h2 answers what it does not read with a bare 431, which a gRPC client
 /// cannot make sense of. Ours, below, says what was wrong.
-const HEADER_MARGIN: usize = 4;
+const HEADER_MARGIN: usize = 2;
 /// Bytes of one stream's answer that the connection takes before it has written them.
 const SEND_BUFFER: usize = 1 << 20;
 /// Streams reset by the peer before they were accepted, and at once (CVE-2023-44487): h2's own bound, stated.
@@ -47,12 +50,17 @@ const MAX_LOCAL_RESETS: usize = 1_024;
 /// Streams that are accepted before the first of them is served. Each look for another one writes what has been answered
 /// meanwhile: answers that are given at once would go out one by one. Above this many there is little left to save.
 const BURST: usize = 16;
+/// What is read of a request that is refused before its end, and how long that may take.
+const DRAINED_BYTES: usize = 64 << 10;
+const DRAINING_TIME: Duration = Duration::from_millis(500);
 /// A connection this quiet is asked whether anybody is there.
 const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
 /// How long the answer to that may take.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// After a GOAWAY for age or idleness: how long the streams of the connection may still take.
 const CLOSING_GRACE: Duration = Duration::from_mins(1);
+/// After a GOAWAY for a flood: how long its peer has to read it.
+const CALM_GRACE: Duration = Duration::from_secs(1);
 /// How often the clock is looked at; limits are seconds and more.
 const TICK: Duration = Duration::from_secs(5);
 
@@ -64,6 +72,8 @@ pub(crate) struct Connected {
     pub(crate) reply: ReplySettings,
     /// Services for reflection, once they have been asked for.
     pub(crate) reflection: Reflection,
+    /// What the peer's frames are paid from.
+    pub(crate) toll: Rc<Toll>,
 }
 
 /// Serves a connection, whose preface has been recognised, to its end.
@@ -74,6 +84,8 @@ where
     let settings = &context.process().settings;
     let limits = &settings.limits;
     let meter = Rc::clone(socket.meter());
+    let socket = Tolled::new(socket, HTTP2_PREFACE.len());
+    let toll = Rc::clone(socket.toll());
     let handshake = builder(limits).handshake(socket);
     let header_timeout = Duration::from_millis(limits.header_timeout_ms);
     let Ok(Ok(mut connection)) = tokio::time::timeout(header_timeout, handshake).await else { return };
@@ -88,7 +100,7 @@ where
     let care = Care::new(&mut connection, limits, meter);
     let phases = context.process().status.subscribe();
     let _ringer = Ringer(spawn_local(ring(phases, Rc::clone(&bell), care.tick)));
-    let connected = Rc::new(Connected { context, reply, reflection: Reflection::default() });
+    let connected = Rc::new(Connected { context, reply, reflection: Reflection::default(), toll });
     let mut driver = Driver { connection, bell, care, connected };
     poll_fn(|cx| driver.poll(cx)).await;
 }
@@ -162,7 +174,7 @@ async fn ring(mut phases: watch::Receiver<Phase>, bell: Rc<Bell>, tick: Duration
 
 /// The connection's task.
 struct Driver<S> {
-    connection: Connection<Watched<S>, Bytes>,
+    connection: Connection<Tolled<Watched<S>>, Bytes>,
     bell: Rc<Bell>,
     care: Care,
     connected: Rc<Connected>,
@@ -171,6 +183,7 @@ struct Driver<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.bell.listen(cx.waker());
+        self.connected.toll.begin_turn();
         if let Some(ring) = self.bell.rung.take()
             && self.care.look(&mut self.connection, ring).is_break()
         {
@@ -192,21 +205,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             };
             self.care.accepted += burst.len() as u64;
+            self.connected.toll.took_up(burst.len());
             for (request, respond) in burst {
                 // An answer given here wakes this task, which then writes it with the others of its burst.
                 grpc::accept(&self.connected, request, respond);
             }
-            if let Some(last) = last {
-                return last;
+            match last {
+                Some(Poll::Pending) if self.connected.toll.is_spent() && self.care.calm(&mut self.connection) => {}
+                Some(last) => return last,
+                None => {}
             }
         }
     }
 }
 
+/// Reads a request's body to its end for nobody; gives up on what is long or slow.
+pub(crate) async fn drained(mut body: RecvStream) {
+    let mut left = DRAINED_BYTES;
+    let reading = async {
+        while let Some(Ok(piece)) = body.data().await {
+            let _ = body.flow_control().release_capacity(piece.len());
+            left = left.saturating_sub(piece.len());
+            if left == 0 {
+                return;
+            }
+        }
+        // So are its trailers.
+        let _ = body.trailers().await;
+    };
+    // An error of either kind means that nothing more is to come.
+    let _ = tokio::time::timeout(DRAINING_TIME, reading).await;
+}
+
 /// Decides by the clock about a connection.
 ///
 /// Open ⇒ (Open | Going away): it is too old, too idle, or the server closes.
-/// Going away ⇒ gone: its streams have ended, or the grace is over.
+/// Any ⇒ Calmed: its frames have become a flood; what is in flight is lost.
+/// Going away, Calmed ⇒ gone: its streams have ended, or the grace is over.
 /// Any ⇒ gone: nobody answers a PING.
 struct Care {
     meter: Rc<Meter>,
@@ -236,10 +271,12 @@ enum GoingAway {
     Since(Instant),
     /// The whole server closes: it cuts off by itself.
     WithServer,
+    /// Cut off soon, and nothing is read any more.
+    Calmed(Instant),
 }
 
 impl Care {
-    fn new<S>(connection: &mut Connection<Watched<S>, Bytes>, limits: &LimitSettings, meter: Rc<Meter>) -> Self
+    fn new<S>(connection: &mut Connection<S, Bytes>, limits: &LimitSettings, meter: Rc<Meter>) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -262,7 +299,21 @@ impl Care {
         }
     }
 
-    fn look<S>(&mut self, connection: &mut Connection<Watched<S>, Bytes>, ring: Ring) -> ControlFlow<()>
+    /// Ends the connection for a flood; `false` if that has begun already.
+    fn calm<S>(&mut self, connection: &mut Connection<S, Bytes>) -> bool
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        if matches!(self.going_away, GoingAway::Calmed(_)) {
+            return false;
+        }
+        tracing::debug!("a connection is closed: it sends many frames and few requests");
+        self.going_away = GoingAway::Calmed(Instant::now());
+        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        true
+    }
+
+    fn look<S>(&mut self, connection: &mut Connection<S, Bytes>, ring: Ring) -> ControlFlow<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -278,6 +329,7 @@ impl Care {
         }
         self.going_away = match self.going_away {
             GoingAway::Since(since) if now.duration_since(since) >= CLOSING_GRACE => return ControlFlow::Break(()),
+            GoingAway::Calmed(since) if now.duration_since(since) >= CALM_GRACE => return ControlFlow::Break(()),
             GoingAway::No | GoingAway::Since(_) if ring == Ring::Closing => GoingAway::WithServer,
             GoingAway::No if is_old || is_idle => GoingAway::Since(now),
             same => same,

@@ -180,18 +180,26 @@ impl Models {
         look(&self.0.catalog.lock())
     }
 
+    /// Checks whether models are loaded and unloaded by whoever asks.
+    ///
+    /// **Errors:** not in explicit mode.
+    pub(crate) fn check_mode(&self) -> Result<()> {
+        if self.0.mode == ModelControlMode::Explicit {
+            return Ok(());
+        }
+        // Triton's text, which its scripts match on, and what to do.
+        Err(Error::new(
+            Kind::ModelControl,
+            "explicit model load / unload is not allowed if polling is enabled; start the server with \
+             --model-control-mode explicit",
+        ))
+    }
+
     /// Checks whether `name` may be loaded and unloaded by request, before a body is read.
     ///
     /// **Errors:** not in explicit mode; no name for a model.
     pub(crate) fn check_name(&self, name: &str) -> Result<()> {
-        if self.0.mode != ModelControlMode::Explicit {
-            // Triton's text, which its scripts match on, and what to do.
-            return Err(Error::new(
-                Kind::ModelControl,
-                "explicit model load / unload is not allowed if polling is enabled; start the server with \
-                 --model-control-mode explicit",
-            ));
-        }
+        self.check_mode()?;
         repository::check_name(name).map_err(Error::invalid)
     }
 

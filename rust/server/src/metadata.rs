@@ -110,6 +110,8 @@ pub(crate) struct Metadata {
     pub(crate) echo: Echo,
     /// Bytes of all fields, counted as HTTP/2 does (RFC 9113, section 6.5.2).
     pub(crate) header_bytes: usize,
+    /// How many fields there are.
+    pub(crate) header_fields: usize,
     /// Errors of the model end a stream, instead of being one of its answers (Triton's `triton_grpc_error`).
     pub(crate) wants_grpc_errors: bool,
 }
@@ -125,6 +127,7 @@ impl Metadata {
             content_length: None,
             echo: Echo::default(),
             header_bytes: 0,
+            header_fields: headers.len(),
             wants_grpc_errors: false,
         };
         for (name, value) in headers {

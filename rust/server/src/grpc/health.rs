@@ -14,6 +14,7 @@ use super::service::message;
 use super::status;
 use crate::event_loop::LoopContext;
 use crate::http2::writer::Writer;
+use crate::process::Process;
 use crate::status::Phase;
 
 /// The service whose health is the whole server's.
@@ -26,8 +27,7 @@ const MODEL_PREFIX: &str = "mlserve.model/";
 const WATCH_EVERY: Duration = Duration::from_millis(50);
 
 /// The state of `service`; `None` if there is no such service.
-fn state_of(context: &LoopContext, service: &str) -> Option<ServingStatus> {
-    let process = context.process();
+fn state_of(process: &Process, service: &str) -> Option<ServingStatus> {
     let is_serving = match service {
         "" | INFERENCE_SERVICE => process.status.is_ready(&process.plan.load()),
         _ => {
@@ -43,8 +43,8 @@ fn state_of(context: &LoopContext, service: &str) -> Option<ServingStatus> {
 /// Answers `Check`.
 ///
 /// **Errors:** no such service.
-pub(super) fn check(context: &LoopContext, request: &HealthCheckRequest) -> Result<HealthCheckResponse> {
-    match state_of(context, &request.service) {
+pub(super) fn check(process: &Process, request: &HealthCheckRequest) -> Result<HealthCheckResponse> {
+    match state_of(process, &request.service) {
         Some(state) => Ok(HealthCheckResponse { status: state.into() }),
         None => Err(unknown_service(&request.service)),
     }
@@ -57,7 +57,7 @@ pub(super) async fn watch(context: LoopContext, request: HealthCheckRequest, res
     let mut writer = Writer::new(stream, patience);
     let mut told = None;
     loop {
-        let state = state_of(&context, &request.service).unwrap_or(ServingStatus::ServiceUnknown);
+        let state = state_of(context.process(), &request.service).unwrap_or(ServingStatus::ServiceUnknown);
         if told != Some(state) {
             told = Some(state);
             writer.push(message(&HealthCheckResponse { status: state.into() }).into_pieces(), None);

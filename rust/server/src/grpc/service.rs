@@ -1,6 +1,9 @@
 //! The unary RPCs besides `ModelInfer`: is it live, is it ready, what is it; and the protocol's extensions.
 //!
-//! Nearly all are answered at once, so they need no task and no thread; [`Slow`] ones get a task.
+//! Most are answered at once, so they need no task and no thread; [`Slow`] ones get a task, and those that
+//! [take time](Unary::takes_time) a thread.
+
+use std::sync::Arc;
 
 use mlserve_core::error::{Error, Result};
 use mlserve_core::model::{Batching, TensorSpec};
@@ -11,12 +14,16 @@ use super::decode::model_version;
 use super::encode::{self, Message};
 use super::frame::Pieces;
 use super::health;
+use super::reader::Reader;
+use super::reply::off_loop;
 use crate::event_loop::LoopContext;
 use crate::extensions::{config, logging, repository, shared_memory, statistics, trace};
+use crate::process::Process;
 use crate::proto::model_metadata_response::TensorMetadata;
 use crate::proto::{
     ModelConfigRequest, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse,
+    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
+    ServerReadyResponse,
 };
 
 /// Requests of these RPCs hold a name and a version; more than this is a mistake.
@@ -82,6 +89,18 @@ impl Unary {
             | Unary::HealthCheck => false,
         }
     }
+
+    /// Whether the answer goes through all models, or asks the system for memory or files.
+    pub(super) fn takes_time(self) -> bool {
+        matches!(
+            self,
+            Unary::ModelStatistics
+                | Unary::SystemSharedMemoryStatus
+                | Unary::SystemSharedMemoryRegister
+                | Unary::SystemSharedMemoryUnregister
+                | Unary::TraceSetting
+        )
+    }
 }
 
 /// A unary RPC of the model repository, whose answer takes time.
@@ -108,14 +127,22 @@ pub(super) fn awaited(context: &LoopContext, rpc: Unary, request: &Pieces) -> Op
 /// Answers `rpc`.
 ///
 /// **Errors:** a request that is no such message; an unknown model or version; a model that is not ready.
-pub(super) fn answer(context: &LoopContext, rpc: Unary, request: &Pieces) -> Result<Message> {
-    let process = context.process();
+pub(super) fn answer(process: &Process, rpc: Unary, request: &Pieces) -> Result<Message> {
     Ok(match rpc {
-        Unary::ServerLive => message(&ServerLiveResponse { live: true }),
-        Unary::ServerReady => message(&ServerReadyResponse { ready: process.status.is_ready(&process.plan.load()) }),
-        Unary::ModelReady => message(&model_ready(context, &parsed(request)?)?),
-        Unary::ServerMetadata => message(&server_metadata()),
-        Unary::ModelMetadata => message(&model_metadata(context, &parsed(request)?)?),
+        Unary::ServerLive => {
+            parsed::<ServerLiveRequest>(request)?;
+            message(&ServerLiveResponse { live: true })
+        }
+        Unary::ServerReady => {
+            parsed::<ServerReadyRequest>(request)?;
+            message(&ServerReadyResponse { ready: process.status.is_ready(&process.plan.load()) })
+        }
+        Unary::ModelReady => message(&model_ready(process, &parsed(request)?)?),
+        Unary::ServerMetadata => {
+            parsed::<ServerMetadataRequest>(request)?;
+            message(&server_metadata())
+        }
+        Unary::ModelMetadata => message(&model_metadata(process, &parsed(request)?)?),
         Unary::ModelConfig => message(&config::model_config(process, &parsed(request)?)?),
         Unary::ModelStatistics => message(&statistics::model_statistics(process, &parsed(request)?)?),
         Unary::SystemSharedMemoryStatus => message(&shared_memory::status(process, &parsed(request)?)?),
@@ -126,20 +153,23 @@ pub(super) fn answer(context: &LoopContext, rpc: Unary, request: &Pieces) -> Res
         Unary::CudaSharedMemoryUnregister => message(&shared_memory::cuda_unregister(&parsed(request)?)),
         Unary::TraceSetting => message(&trace::settings(process, &parsed(request)?)?),
         Unary::LogSettings => message(&logging::settings(&parsed(request)?)?),
-        Unary::HealthCheck => message(&health::check(context, &parsed(request)?)?),
+        Unary::HealthCheck => message(&health::check(process, &parsed(request)?)?),
     })
 }
 
 /// Answers `rpc` when it is done.
 ///
 /// **Errors:** a request that is no such message; what was asked for was refused or failed.
-pub(super) async fn answer_slow(context: &LoopContext, rpc: Slow, request: &Pieces) -> Result<Message> {
-    let process = context.process();
-    let limit = process.settings.limits.max_body_bytes;
+pub(super) async fn answer_slow(process: &Arc<Process>, rpc: Slow, request: Pieces) -> Result<Message> {
     Ok(match rpc {
-        Slow::Index => message(&repository::index(process, parsed(request)?).await?),
-        Slow::Load => message(&repository::load(process, parsed_within(request, limit)?).await?),
-        Slow::Unload => message(&repository::unload(process, parsed(request)?).await?),
+        Slow::Index => message(&repository::index(process, parsed(&request)?).await?),
+        Slow::Load => {
+            let limit = process.settings.limits.max_body_bytes;
+            let parsing = off_loop(move || parsed_within(&request, limit)).await;
+            let request = parsing.unwrap_or_else(|_| Err(Error::internal("the request could not be decoded")))?;
+            message(&repository::load(process, request).await?)
+        }
+        Slow::Unload => message(&repository::unload(process, parsed(&request)?).await?),
     })
 }
 
@@ -153,8 +183,16 @@ fn parsed_within<T: prost::Message + Default>(request: &Pieces, limit: usize) ->
     if len > limit {
         return Err(Error::too_large(format!("a message of {len} bytes; at most {limit} are allowed here")));
     }
-    T::decode(&*request.concat())
-        .map_err(|fault| Error::invalid(format!("the bytes are not the RPC's message: {fault}")))
+    // The generated code keeps a place for each field: they are counted before.
+    let mut reader = Reader::new(request);
+    while let Some((field, wire)) = reader.key()? {
+        reader.skip(field, wire)?;
+    }
+    let decoded = match &request[..] {
+        [piece] => T::decode(&**piece),
+        pieces => T::decode(&*pieces.concat()),
+    };
+    decoded.map_err(|fault| Error::invalid(format!("the bytes are not the RPC's message: {fault}")))
 }
 
 /// One of prost's messages with its prefix.
@@ -166,9 +204,8 @@ pub(super) fn message(message: &impl prost::Message) -> Message {
 }
 
 /// An unknown model is not ready, which is an answer; only a version that is no number is an error.
-fn model_ready(context: &LoopContext, request: &ModelReadyRequest) -> Result<ModelReadyResponse> {
+fn model_ready(process: &Process, request: &ModelReadyRequest) -> Result<ModelReadyResponse> {
     let version = model_version(&request.version)?;
-    let process = context.process();
     let plan = process.plan.load_full();
     Ok(ModelReadyResponse { ready: process.status.is_model_ready(&plan, &request.name, version) })
 }
@@ -181,9 +218,9 @@ fn server_metadata() -> ServerMetadataResponse {
     }
 }
 
-fn model_metadata(context: &LoopContext, request: &ModelMetadataRequest) -> Result<ModelMetadataResponse> {
+fn model_metadata(process: &Process, request: &ModelMetadataRequest) -> Result<ModelMetadataResponse> {
     let number = model_version(&request.version)?;
-    let plan = context.process().plan.load();
+    let plan = process.plan.load();
     let version = plan.find(&request.name, number)?;
     let versions = match (number, plan.endpoint(&request.name)) {
         (None, Some(endpoint)) => endpoint.ready().map(|(number, _)| number.to_string()).collect(),

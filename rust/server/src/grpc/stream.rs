@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -38,6 +38,13 @@ const MAX_IN_FLIGHT: usize = 64;
 
 /// Answers up to this size together go out as one: the size of a frame that every client takes.
 const JOINED_BYTES: usize = 16 << 10;
+
+/// When the server closes: how long a stream that rests is still read. Whoever answers each answer with the next message
+/// needs less, and what is under way arrives.
+const CLOSING_REST: Duration = Duration::from_millis(300);
+
+/// When the server closes: how long a stream that never rests goes on, if the drain leaves so much.
+const CLOSING_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the stream's header said.
 pub(super) struct StreamCall {
@@ -80,6 +87,17 @@ pub(super) async fn serve(context: LoopContext, call: StreamCall, body: RecvStre
     }
 }
 
+/// What the server's end does to a stream. Every message that was received is answered.
+///
+/// No ⇒ Begun: the server closes; the stream goes on until it rests.
+/// Begun ⇒ Last: it rests, or goes on for too long; what is here is taken in, and nothing more is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    No,
+    Begun(tokio::time::Instant),
+    Last,
+}
+
 /// How far a stream is from its end.
 enum End {
     /// It goes on.
@@ -104,7 +122,7 @@ struct Stream {
 impl Stream {
     async fn run(&mut self) -> Result<(), Gone> {
         let mut phases = self.context.process().status.subscribe();
-        let mut is_closing = false;
+        let mut closing_state = Closing::No;
         let remaining = self.call.deadline.map(|deadline| deadline.saturating_duration_since(self.context.now()));
         let deadline = async {
             match remaining {
@@ -116,7 +134,7 @@ impl Stream {
         loop {
             self.dispatch();
             let is_idle = self.answers.is_empty() && self.writer.is_empty();
-            if is_idle && is_closing && self.is_open() && self.inbox.is_empty() {
+            if is_idle && closing_state == Closing::Last && self.is_open() {
                 self.end = End::Soon(Some(closing()));
             }
             if is_idle && !self.is_open() {
@@ -124,7 +142,9 @@ impl Stream {
             }
             let is_open = self.is_open();
             tokio::select! {
-                received = self.inbox.receive(), if is_open && !self.inbox.has_ended() => {
+                received = self.inbox.receive(),
+                    if is_open && !self.inbox.has_ended() && closing_state != Closing::Last =>
+                {
                     if let Err(error) = received {
                         self.stop(error)?;
                     }
@@ -137,7 +157,16 @@ impl Stream {
                     self.end = End::Soon(Some(error));
                     return Ok(());
                 }
-                _ = phases.wait_for(|phase| *phase >= Phase::Closing), if !is_closing => is_closing = true,
+                _ = phases.wait_for(|phase| *phase >= Phase::Closing), if closing_state == Closing::No => {
+                    let drain = Duration::from_millis(self.context.process().settings.server.drain_timeout_ms);
+                    closing_state = Closing::Begun(tokio::time::Instant::now() + CLOSING_LIMIT.min(drain / 2));
+                }
+                () = last_call(closing_state, is_idle) => {
+                    closing_state = Closing::Last;
+                    if let Err(error) = self.inbox.receive_what_is_here() {
+                        self.stop(error)?;
+                    }
+                }
             }
         }
     }
@@ -238,6 +267,17 @@ impl Stream {
             trail.finish(error.as_ref().map_or("ok", |error| error.kind().row().code), self.bytes_out);
         }
         self.writer.finish(status::trailers(error.as_ref()));
+    }
+}
+
+/// Returns when nothing more is to be read of a stream because the server closes.
+async fn last_call(closing: Closing, is_idle: bool) {
+    match closing {
+        Closing::Begun(until) if is_idle => {
+            tokio::time::sleep_until(until.min(tokio::time::Instant::now() + CLOSING_REST)).await;
+        }
+        Closing::Begun(until) => tokio::time::sleep_until(until).await,
+        Closing::No | Closing::Last => pending().await,
     }
 }
 

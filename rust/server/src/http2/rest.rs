@@ -11,9 +11,9 @@ use mlserve_core::error::Error;
 use mlserve_core::request::Protocol;
 use tokio::task::spawn_local;
 
-use super::Connected;
 use super::writer::Writer;
-use crate::body::RequestBody;
+use super::{Connected, drained};
+use crate::body::{Lent, RequestBody};
 use crate::http::{self as rest, HttpRequest, HttpResponse};
 
 /// Serves one stream in a task of its own; refuses it if its header did not fit.
@@ -29,6 +29,7 @@ pub(crate) fn accept(
             Ok(()) => answer(connected, request, respond).await,
             Err(error) => {
                 connected.context.count_refused(Protocol::Http, &error);
+                drained(request.into_body()).await;
                 write(&connected, rest::error_response(&error), &mut respond).await;
             }
         }
@@ -39,13 +40,20 @@ async fn answer(connected: Rc<Connected>, request: Request<RecvStream>, mut resp
     let context = &connected.context;
     let arrived = context.now();
     let (parts, body) = request.into_parts();
-    let body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Http2(body) };
+    let has_ended = body.is_end_stream();
+    let (lent, lender) = Lent::new(body);
+    let body = if has_ended { RequestBody::Empty } else { RequestBody::Lent(lent) };
     let request = HttpRequest { method: parts.method, uri: parts.uri, headers: parts.headers, body, arrived };
     let response = tokio::select! {
         response = rest::handle(context, request) => response,
         // Dropping the handler tells the pipeline that nobody waits.
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
+    // What refused the request may not have read it; an answer before its end would hide what else is wrong with it.
+    let unread = lender.take().filter(|body| !body.is_end_stream());
+    if let Some(body) = unread {
+        drained(body).await;
+    }
     write(&connected, response, &mut respond).await;
 }
 

@@ -4,7 +4,8 @@
 //! be in flight: what lies in the connection is charged to nobody. The sender gets window for more only when its
 //! next message is wanted, so a stream holds at most one window more than it should.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::task::{Context, Poll, Waker};
 
 use h2::RecvStream;
 use mlserve_core::budget::Reservation;
@@ -106,6 +107,20 @@ impl Inbox {
             Some(held) => held.grow_to(self.gathered.len()),
             None => Ok(()),
         }
+    }
+
+    /// Takes in what has arrived, without waiting.
+    ///
+    /// **Errors:** as [`Self::receive`].
+    pub(super) fn receive_what_is_here(&mut self) -> Result<()> {
+        while !self.has_ended {
+            let receiving = std::pin::pin!(self.receive());
+            match receiving.poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(received) => received?,
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
     }
 
     /// The next message, if it is complete. If it is not, the sender gets window for the rest.
