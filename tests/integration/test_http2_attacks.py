@@ -12,7 +12,7 @@ import pytest
 from hpack import Encoder
 
 from tests.oracle import Oracle, resident_bytes
-from tests.raw_http2 import Ended, Http2Answer, Http2Connection, framed, grpc_headers
+from tests.raw_http2 import FRAME_HEAD_BYTES, Ended, Http2Answer, Http2Connection, framed, grpc_headers
 from tests.requests_by_hand import Inference, Tensor
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
 
 SOUND = Inference("identity_FP32", [Tensor("x", "FP32", (1, 2), bytes(8))]).message()
 DATA, HEADERS, PRIORITY, RESET, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION, UNKNOWN = 0, 1, 2, 3, 4, 6, 8, 9, 99
-END_HEADERS, ACK = 4, 1
+GOAWAY, END_STREAM, END_HEADERS, ACK = 7, 1, 4, 1
 ENHANCE_YOUR_CALM = 11
 FRAMES = 20_000
 ANSWER_LIMIT_S = 5.0
@@ -105,9 +105,9 @@ def refused_streams(connection: Http2Connection) -> None:
 
 
 def many_fields(connection: Http2Connection) -> None:
-    for _ in range(100):
-        fields = [(f"x-{number}", "1") for number in range(1_500)]
-        connection.send(connection.open([*grpc_headers(), *fields]), framed(SOUND))
+    block = Encoder().encode([*grpc_headers(), *((f"x-{number}", "1") for number in range(1_500))])
+    for stream in range(1, 400, 2):
+        connection.socket.sendall(frame(HEADERS, stream, block, END_HEADERS | END_STREAM))
 
 
 def huge_frame(connection: Http2Connection) -> None:
@@ -116,6 +116,21 @@ def huge_frame(connection: Http2Connection) -> None:
 
 def data_on_no_stream(connection: Http2Connection) -> None:
     connection.socket.sendall(frame(DATA, 0, b"abc") + frame(DATA, 77, b"abc"))
+
+
+def goaway_at_the_end(connection: Http2Connection) -> int | None:
+    """Reads until the server closes the connection; the code of its GOAWAY, if that came."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while piece := connection.socket.recv(1 << 16):
+            received += piece
+    code = None
+    while len(received) >= FRAME_HEAD_BYTES:
+        length = FRAME_HEAD_BYTES + int.from_bytes(received[:3], "big")
+        if received[3] == GOAWAY:
+            code = int.from_bytes(received[FRAME_HEAD_BYTES + 4 : FRAME_HEAD_BYTES + 8], "big")
+        received = received[length:]
+    return code
 
 
 FLOODS: list[Callable[[Http2Connection], None]] = [
@@ -162,10 +177,8 @@ def test_a_flood_ends_its_connection(attacked: ServerProcess, flood: Callable[[H
         connection.socket.settimeout(ANSWER_LIMIT_S)
         with suppress(Ended, BrokenPipeError, ConnectionResetError):
             flood(connection)
-        with suppress(BrokenPipeError, ConnectionResetError):
-            connection.read_to_the_end()
         # A peer that goes on writing may find the connection gone before it reads why.
-        assert connection.goaway in {None, ENHANCE_YOUR_CALM}
+        assert goaway_at_the_end(connection) in {None, ENHANCE_YOUR_CALM}
 
 
 def test_a_client_that_pings_and_updates_its_windows_is_served_on(attacked: ServerProcess) -> None:
