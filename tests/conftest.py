@@ -19,6 +19,9 @@ import pytest
 if TYPE_CHECKING:
     from mlserve import Server
 
+# Tests that run the runtime themselves keep its telemetry off as servers do; before anything imports it.
+os.environ.update({"ORT_DISABLE_TELEMETRY": "1", "ORT_TELEMETRY_DISABLED": "1"})
+
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE_MODELS = ROOT / "examples" / "models"
 START_LIMIT_S = 20.0

@@ -11,9 +11,16 @@ from importlib.util import find_spec
 
 _PREFIX = "libonnxruntime.so"
 
+# The runtime's Linux wheels write a device id and connect to a collector unless these are set before they are loaded.
+_NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
+
 
 def find_ort_library() -> str | None:
-    """The path of the runtime's shared library; `None` if the package is not installed or carries none."""
+    """The path of the runtime's shared library; `None` if the package is not installed or carries none.
+
+    Turns its telemetry off for this process, while nothing else runs.
+    """
+    os.environ.update(dict.fromkeys(_NO_TELEMETRY, "1"))
     spec = find_spec("onnxruntime")
     folders = spec.submodule_search_locations if spec else None
     # os.scandir, because pathlib would cost the start 10 ms.

@@ -292,6 +292,22 @@ pub struct ModelSettings {
     pub inline: bool,
     /// Loaded at the start and never evicted, whatever `limits.model_memory_bytes` says.
     pub pin: bool,
+    /// Whether requests share runs: "auto" if the model is shown to keep rows apart; "trust" also if it is not, on your
+    /// word; "off" never: one request per run.
+    pub batching: BatchingChoice,
+}
+
+/// Whether the requests for a model share runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchingChoice {
+    /// If its rows are shown to be independent.
+    #[default]
+    Auto,
+    /// Also if they are not: whoever set this knows better.
+    Trust,
+    /// Never.
+    Off,
 }
 
 impl Default for ModelSettings {
@@ -312,6 +328,7 @@ impl Default for ModelSettings {
             threads: 0,
             inline: true,
             pin: false,
+            batching: BatchingChoice::Auto,
         }
     }
 }

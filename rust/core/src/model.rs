@@ -19,12 +19,17 @@ pub struct TensorSpec {
 
 /// Whether rows of different requests may share a run, and why not.
 ///
-/// A symbolic first dimension is not enough: rows must not see each other. The loader proves that (graph scan, and rows
-/// run alone and beside extreme neighbours) before it says `Rows`.
+/// A symbolic first dimension is not enough: rows must not see each other. The loader shows that (every operation keeps
+/// rows apart, and rows answer alike alone and beside extreme neighbours) before it says `Rows`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Batching {
     /// The first dimension of every input and output counts rows, and rows are independent.
     Rows,
+    /// As `Rows`, on the word of whoever configured the model: the loader could not show it.
+    Trusted {
+        /// What speaks against it, for `inspect`, the metadata and the log.
+        reason: String,
+    },
     /// The first dimension counts rows, but rows influence each other: one request per run.
     Unsafe {
         /// For `inspect`, the metadata and the log.
@@ -40,7 +45,7 @@ pub enum Batching {
 impl Batching {
     /// Whether requests may share a run.
     pub fn is_allowed(&self) -> bool {
-        matches!(self, Batching::Rows)
+        matches!(self, Batching::Rows | Batching::Trusted { .. })
     }
 
     /// Whether the first dimension counts rows, shared runs or not.
@@ -48,11 +53,21 @@ impl Batching {
         !matches!(self, Batching::Fixed { .. })
     }
 
-    /// Why requests may not share a run; `None` if they may.
+    /// Its name in metadata.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Batching::Rows => "rows",
+            Batching::Trusted { .. } => "trusted",
+            Batching::Unsafe { .. } => "unsafe",
+            Batching::Fixed { .. } => "fixed",
+        }
+    }
+
+    /// Why requests should not share a run; `None` if nothing speaks against it.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Batching::Rows => None,
-            Batching::Unsafe { reason } | Batching::Fixed { reason } => Some(reason),
+            Batching::Trusted { reason } | Batching::Unsafe { reason } | Batching::Fixed { reason } => Some(reason),
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! [`Runtime`] is the shared library, opened at run time. [`load`] joins the steps of a model's way in: the file is read
 //! without ONNX Runtime and checked, a session is made, and the model is warmed up and its batching proven. What may be
-//! unsafe is in `api`, `arena`, `exit`, `memory`, `options`, `runtime`, `session`, `stop`, `threads` and `value`; nothing else
-//! here may.
+//! unsafe is in `api`, `arena`, `exit`, `memory`, `options`, `runtime`, `session`, `stop`, `telemetry`, `threads` and `value`;
+//! nothing else here may.
 
 mod api;
 mod arena;
@@ -24,6 +24,7 @@ mod runtime;
 mod session;
 mod settings;
 mod stop;
+mod telemetry;
 mod threads;
 mod value;
 mod warmup;
@@ -36,3 +37,4 @@ pub use load::{GraphFacts, LoadOptions, LoadTimes, LoadedModel, load, load_watch
 pub use memory::{release_memory, share_heaps};
 pub use runtime::{MINIMUM_VERSION, Runtime, RuntimeOptions};
 pub use settings::{Execution, Optimization, SessionSettings};
+pub use telemetry::disable_telemetry;

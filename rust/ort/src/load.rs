@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use mlserve_core::backend::Backend;
 use mlserve_core::clock::Clock;
+use mlserve_core::config::BatchingChoice;
 use mlserve_core::model::{Batching, TensorSpec};
 
 use crate::backend::OrtBackend;
@@ -37,6 +38,8 @@ pub struct LoadOptions {
     pub warmup_budget: Duration,
     /// Why requests are not to share runs, each being run whole as it comes; `None`: whether they may is found out.
     pub whole_requests: Option<String>,
+    /// Whether requests are to share runs if their rows are not shown to be independent, or never.
+    pub batching: BatchingChoice,
     /// What is asked of the session.
     pub session: SessionSettings,
     /// Whether the graph is read for the proof of batching. Never false but in tests of the runs that come after.
@@ -53,6 +56,7 @@ impl Default for LoadOptions {
             instances: None,
             warmup_budget: Duration::from_secs(1),
             whole_requests: None,
+            batching: BatchingChoice::Auto,
             session: SessionSettings::default(),
             reads_graph: true,
         }

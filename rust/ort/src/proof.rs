@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use mlserve_core::backend::OutputTensor;
+use mlserve_core::config::BatchingChoice;
 use mlserve_core::model::Batching;
 use mlserve_core::tensor::{BytesElements, DataType, ShapeText};
 
@@ -50,7 +51,10 @@ pub(crate) fn prove(
     let found = Probe::find(session, &candidate.inputs, fixed.is_none(), &outputs, &knowledge);
     let (probe, alone) = match found {
         Ok(found) => found,
-        Err(failure) => return refused_everything(candidate, fixed, failure),
+        Err(failure) => {
+            let proven = refused_everything(candidate, fixed, failure)?;
+            return Ok(Proven { batching: chosen(proven.batching, options), ..proven });
+        }
     };
     let is_slow = now() - start > options.warmup_budget / SLOW_PART;
     complete(&mut candidate.outputs, &alone);
@@ -61,12 +65,25 @@ pub(crate) fn prove(
     let neighbours = if is_slow { 1 } else { 2 };
     let mut trial = Trial { session, outputs: &candidate.outputs, indices: outputs, probe };
     let tried = match followed.refusal {
+        _ if options.batching == BatchingChoice::Off => Err(trial.refused(alone, neighbours, OFF.to_owned())),
         None => trial.rows_are_independent(alone, neighbours, &|| now() < until),
-        Some(Refusal::Uncounted(reason)) => Err(Batching::Fixed { reason }),
-        Some(Refusal::Dependent(reason)) => Err(trial.refused(alone, neighbours, reason)),
+        Some(Refusal::Uncounted(reason)) if options.batching == BatchingChoice::Auto => Err(Batching::Fixed { reason }),
+        Some(Refusal::Uncounted(reason) | Refusal::Dependent(reason)) => Err(trial.refused(alone, neighbours, reason)),
     };
-    let batching = tried.err().unwrap_or(Batching::Rows);
+    let batching = chosen(tried.err().unwrap_or(Batching::Rows), options);
     Ok(Proven { batching, probe: Some(trial.probe) })
+}
+
+/// Why a model is not batched whose settings say so.
+const OFF: &str = "its settings say batching = \"off\"";
+
+/// What was found, as the settings have it: whoever trusts a model batches it whatever was found of its rows.
+fn chosen(found: Batching, options: &LoadOptions) -> Batching {
+    match (found, options.batching) {
+        (Batching::Unsafe { reason }, BatchingChoice::Trust) => Batching::Trusted { reason },
+        (Batching::Unsafe { .. }, BatchingChoice::Off) => Batching::Unsafe { reason: OFF.to_owned() },
+        (found, _) => found,
+    }
 }
 
 /// Why the first dimension cannot count rows, by the graph's shapes alone.
@@ -82,10 +99,34 @@ fn fixed_reason(candidate: &Candidate<'_>) -> Option<String> {
     };
     let inputs = candidate.inputs.iter().find_map(|port| describe("input", port));
     let outputs = || candidate.outputs.iter().find_map(|port| describe("output", port));
-    inputs.or_else(outputs).or_else(|| candidate.inputs.iter().find_map(repeated_symbol))
+    let trusts = candidate.options.batching == BatchingChoice::Trust;
+    let several = || several_axes(&candidate.inputs).filter(|_| !trusts);
+    inputs.or_else(outputs).or_else(|| candidate.inputs.iter().find_map(repeated_symbol)).or_else(several)
 }
 
-/// The batch symbol at a second place: rows of different requests cannot be joined.
+/// Inputs whose first dimensions have names of their own count different things: one user, many items.
+fn several_axes(inputs: &[Port]) -> Option<String> {
+    let named = |port: &&Port| port.symbols.first().is_some_and(|symbol| is_given(symbol));
+    let mut inputs = inputs.iter().filter(named);
+    let first = inputs.next()?;
+    let other = inputs.find(|port| port.symbols[0] != first.symbols[0])?;
+    let (name, other_name) = (&first.spec.name, &other.spec.name);
+    let (symbol, other_symbol) = (&first.symbols[0], &other.symbols[0]);
+    Some(format!(
+        "inputs '{name}' and '{other_name}' have first dimensions of their own, '{symbol}' and '{other_symbol}'; give \
+         them one name, or set batching to \"trust\", if both count rows"
+    ))
+}
+
+/// Whether a person named the dimension. Exporters number those that nobody named, each input's anew.
+fn is_given(symbol: &str) -> bool {
+    let stem = symbol.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    let is_numbered = stem.len() < symbol.len();
+    let is_made = matches!(stem, "" | "unk__" | "unk_" | "DynamicDimension." | "?") || stem.ends_with("_dynamic_axes_");
+    !(symbol.is_empty() || symbol == "?" || symbol == "None" || (is_numbered && is_made))
+}
+
+/// The batch symbol at a second place of one input: rows of different requests cannot be joined.
 fn repeated_symbol(port: &Port) -> Option<String> {
     let (first, rest) = port.symbols.split_first()?;
     let is_repeated = !first.is_empty() && rest.contains(first);

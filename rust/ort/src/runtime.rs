@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use crate::api::{Api, Status, text_of};
 use crate::arena::Arena;
 use crate::error::{LoadError, LoadErrorKind};
+use crate::telemetry::disable_telemetry;
 use crate::threads::Spawner;
 
 /// The oldest ONNX Runtime that has all functions we call (the last to come reads an output's shape without a copy).
@@ -64,6 +65,7 @@ impl Runtime {
     ///
     /// **Errors:** missing, not ONNX Runtime, too old, or it did not start. A later call may succeed.
     pub fn load(path: &Path, options: RuntimeOptions) -> Result<Arc<Self>, LoadError> {
+        disable_telemetry();
         let mut loaded = LOADED.lock();
         if let Some(runtime) = loaded.as_ref() {
             // A wrong path is an error whether or not another server of this process has a runtime already.

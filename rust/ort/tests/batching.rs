@@ -5,7 +5,7 @@ mod support;
 use mlserve_core::model::Batching;
 use mlserve_ort::{LoadOptions, LoadedModel};
 use support::models::{bomb, dynamically_quantised, embedding, hidden_mixing, mixing, mlp, noise};
-use support::onnx::{Builder, FLOAT, INT32, INT64, STRING, float, floats, graph, int, int64s, ints};
+use support::onnx::{Builder, FLOAT, INT32, INT64, Kind, STRING, Size, float, floats, graph, int, int64s, ints};
 use support::{Owned, as_floats, load, options, run};
 
 fn unsafe_reason(model: &LoadedModel) -> &str {
@@ -244,4 +244,42 @@ fn warm_up_measures_sizes_up_to_the_maximum() {
     let rows: Vec<usize> = model.warmup.iter().map(|(rows, _)| *rows).collect();
     assert_eq!(rows, [1, 2, 4, 8]);
     assert_eq!((model.threads, model.instances), (1, 2));
+}
+
+#[test]
+fn inputs_with_first_dimensions_of_their_own_are_no_rows_of_one_batch() {
+    // One user, many items: an answer for each pair.
+    let ranker = |users: i64| {
+        Builder::new()
+            .input("items", FLOAT, &[-1, 3])
+            .input("user", FLOAT, &[users, 3])
+            .node("ReduceSum", &["user"], &["one"], &[int("keepdims", 1)])
+            .node("Add", &["items", "one"], &["y"], &[])
+            .output("y", FLOAT, &[-1, 3])
+    };
+    let model = load(ranker(-2));
+    let reason = fixed_reason(&model);
+    assert!(reason.contains("'items' and 'user' have first dimensions of their own, 'd1' and 'd2'"), "{reason}");
+    let inputs = [Owned::floats(&[5, 3], &[0.5; 15]), Owned::floats(&[1, 3], &[1.0; 3])];
+    assert_eq!(as_floats(&run(&*model.backend, &inputs, &[0]).expect("runs")[0]), [3.5; 15]);
+    assert!(unsafe_reason(&load(ranker(-1))).contains("ReduceSum"));
+}
+
+#[test]
+fn dimensions_that_an_exporter_numbered_count_the_same_rows() {
+    for (first, second) in [("unk__12", "unk__34"), ("x_dynamic_axes_1", "z_dynamic_axes_1"), ("", "")] {
+        let mut builder = Builder::new()
+            .input("x", FLOAT, &[-1, 3])
+            .input("z", FLOAT, &[-1, 3])
+            .node("Add", &["x", "z"], &["y"], &[])
+            .output("y", FLOAT, &[-1, 3]);
+        for (info, symbol) in builder.graph.input.iter_mut().zip([first, second]) {
+            let Some(Kind::Tensor(tensor)) = info.r#type.as_mut().and_then(|r#type| r#type.kind.as_mut()) else {
+                panic!()
+            };
+            let shape = tensor.shape.as_mut().expect("a shape");
+            shape.dim[0].size = (!symbol.is_empty()).then(|| Size::Symbol(symbol.to_owned()));
+        }
+        assert_eq!(load(builder).batching, Batching::Rows, "{first}");
+    }
 }

@@ -2,17 +2,11 @@
 
 mod support;
 
+use mlserve_core::config::BatchingChoice;
 use mlserve_core::model::Batching;
-use mlserve_ort::{Execution, LoadError, LoadErrorKind, LoadOptions, LoadedModel, Optimization, SessionSettings};
-use support::models::{mlp, noise};
-use support::onnx::Builder;
-use support::{Owned, Scratch, as_floats, options, run, runtime};
-
-fn load_with(builder: Builder, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
-    let scratch = Scratch::new();
-    let path = builder.write(scratch.path(), "model");
-    mlserve_ort::load(&runtime(), &path, options)
-}
+use mlserve_ort::{Execution, LoadErrorKind, LoadOptions, Optimization, SessionSettings};
+use support::models::{bomb, dynamically_quantised, mixing, mlp, noise};
+use support::{Owned, as_floats, load_with, options, run};
 
 fn entries(entries: &[(&str, &str)]) -> LoadOptions {
     let entries = entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
@@ -75,4 +69,29 @@ fn whole_requests_are_not_batched_and_need_no_proof() {
     assert_eq!(model.warmup.len(), 1, "one size is measured: {:?}", model.warmup);
     let outputs = run(&*model.backend, &[Owned::floats(&[5, 8], &noise(40))], &[0]).expect("any size of request runs");
     assert_eq!(outputs[0].shape.as_slice(), [5, 3]);
+}
+
+#[test]
+fn a_model_that_is_trusted_is_batched_and_says_what_speaks_against_it() {
+    let trust = LoadOptions { batching: BatchingChoice::Trust, ..options() };
+    for builder in [dynamically_quantised(), mixing()] {
+        let refused = load_with(builder.clone(), &options()).expect("loads").batching;
+        let Batching::Unsafe { reason } = refused else { panic!("{refused:?}") };
+        let trusted = load_with(builder, &trust).expect("loads").batching;
+        assert!(trusted.is_allowed() && trusted.has_rows());
+        assert_eq!(trusted, Batching::Trusted { reason });
+    }
+    // What is proven needs no trust, and what counts no rows cannot be trusted to.
+    assert_eq!(load_with(mlp(8, 16, 3), &trust).expect("loads").batching, Batching::Rows);
+    assert!(matches!(load_with(bomb(), &trust).expect("loads").batching, Batching::Fixed { .. }));
+}
+
+#[test]
+fn a_model_that_is_told_not_to_batch_does_not() {
+    let off = LoadOptions { batching: BatchingChoice::Off, ..options() };
+    for builder in [mlp(8, 16, 3), mixing()] {
+        let found = load_with(builder, &off).expect("loads").batching;
+        assert!(!found.is_allowed() && found.has_rows());
+        assert_eq!(found.reason(), Some("its settings say batching = \"off\""));
+    }
 }

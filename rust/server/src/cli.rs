@@ -25,6 +25,7 @@ const FAILED: i32 = 1;
 ///
 /// Returns the exit status: 0 after a clean end.
 pub fn run(arguments: &[String], ort_library: Option<&Path>) -> i32 {
+    mlserve_ort::disable_telemetry();
     let named = std::iter::once("mlserve").chain(arguments.iter().map(String::as_str));
     let keys = settings::keys();
     let matches = match command(&keys).try_get_matches_from(named) {

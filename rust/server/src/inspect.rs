@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use mlserve_core::model::TensorSpec;
+use mlserve_core::model::{Batching, TensorSpec};
 use mlserve_core::tensor::ShapeText;
 use mlserve_ort::LoadedModel;
 use serde_json::{Value, json};
@@ -24,10 +24,7 @@ pub(crate) fn to_text(path: &Path, loaded: &LoadedModel, took: Duration) -> Stri
     for tensor in &loaded.outputs {
         line(format!("  output     {} {} {}", tensor.name, tensor.datatype, ShapeText(&tensor.shape)));
     }
-    match loaded.batching.reason() {
-        None => line("  batching   rows of different requests share runs: proven independent".to_owned()),
-        Some(reason) => line(format!("  batching   one request per run: {reason}")),
-    }
+    line(format!("  batching   {}", batching(&loaded.batching)));
     line(format!("  runs       {} at once, {} thread(s) each", loaded.instances, loaded.threads));
     for (rows, run) in &loaded.warmup {
         line(format!("  measured   {:.1} µs for {rows} row(s)", run.as_secs_f64() * 1e6));
@@ -36,6 +33,16 @@ pub(crate) fn to_text(path: &Path, loaded: &LoadedModel, took: Duration) -> Stri
         loaded.facts.operations.iter().map(|(name, count)| format!("{name}×{count}")).collect();
     line(format!("  operations {}", operations.join(" ")));
     text
+}
+
+fn batching(batching: &Batching) -> String {
+    match batching {
+        Batching::Rows => "rows of different requests share runs: proven independent".to_owned(),
+        Batching::Trusted { reason } => {
+            format!("rows of different requests share runs on your word, although {reason}")
+        }
+        Batching::Unsafe { reason } | Batching::Fixed { reason } => format!("one request per run: {reason}"),
+    }
 }
 
 /// For programs.

@@ -127,6 +127,11 @@ impl ConfigFile {
         is_whole.then(|| "max_batch_size is 0 in the model's configuration".to_owned())
     }
 
+    /// Whether it asks for requests to share runs: `dynamic_batching`, and rows to share.
+    pub(crate) fn batches(&self) -> bool {
+        self.proto.max_batch_size > 1 && settings::dynamic_batching(&self.proto).is_some()
+    }
+
     /// Holds its inputs and outputs against those of the graph.
     ///
     /// **Errors:** the first tensor that does not fit, with what the graph has.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use mlserve_core::error::{Error, Result};
-use mlserve_core::model::{Batching, TensorSpec};
+use mlserve_core::model::TensorSpec;
 use mlserve_core::plan::Found;
 use mlserve_core::version::Version;
 
@@ -242,11 +242,7 @@ fn tensor_metadata(spec: &TensorSpec) -> TensorMetadata {
 
 /// What a caller may want to know about how the model is run.
 pub(crate) fn properties(version: &Version) -> impl Iterator<Item = (&'static str, String)> {
-    let batching = match version.spec.batching {
-        Batching::Rows => "rows",
-        Batching::Unsafe { .. } => "unsafe",
-        Batching::Fixed { .. } => "fixed",
-    };
+    let batching = version.spec.batching.name();
     let rows =
         version.spec.batching.is_allowed().then(|| ("max_batch_rows", version.settings.max_batch_rows.to_string()));
     let reason = version.spec.batching.reason().map(|reason| ("batching_reason", reason.to_owned()));

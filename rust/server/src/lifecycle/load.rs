@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mlserve_core::config::ModelSettings;
+use mlserve_core::config::{BatchingChoice, ModelSettings};
 use mlserve_core::failpoint;
-use mlserve_core::model::ModelSpec;
+use mlserve_core::model::{Batching, ModelSpec};
 use mlserve_core::stats::Stats;
 use mlserve_core::tensor::{DataType, Shape};
 use mlserve_core::version::{NewVersion, Version};
@@ -83,6 +83,8 @@ impl Job<'_> {
         let loaded = mlserve_ort::load_watched(runtime, &self.found.path, &self.options(), warming);
         let mut loaded = loaded.map_err(|error| error.text().to_owned())?;
         let samples = self.configure(&mut loaded)?;
+        within_reach(&loaded, manager.settings().limits.max_tensors)?;
+        self.tell_of_batching(&loaded.batching);
         let row_bytes = row_bytes(&loaded);
         let spec = ModelSpec {
             name: self.found.name.as_str().into(),
@@ -110,6 +112,32 @@ impl Job<'_> {
         Ok(Version::new(new, manager.mailboxes(), manager.clock().clone()))
     }
 
+    /// Says where the model is not batched as its configuration expects, and where it is on the user's word alone.
+    fn tell_of_batching(&self, batching: &Batching) {
+        let (model, version) = (&self.found.name, self.found.version);
+        match (batching, self.settings.batching) {
+            (Batching::Trusted { reason }, _) => {
+                tracing::warn!(
+                    model,
+                    version,
+                    reason,
+                    "requests share runs because its settings say batching = \"trust\""
+                );
+            }
+            (Batching::Unsafe { reason }, BatchingChoice::Auto) if self.config.is_some_and(ConfigFile::batches) => {
+                let advice =
+                    format!("if you know that its rows are independent, set models.{model}.batching = \"trust\"");
+                tracing::warn!(model, version, reason, advice, "dynamic_batching has no effect: one request per run");
+            }
+            (Batching::Fixed { reason }, BatchingChoice::Auto | BatchingChoice::Trust)
+                if self.settings.batching == BatchingChoice::Trust || self.config.is_some_and(ConfigFile::batches) =>
+            {
+                tracing::warn!(model, version, reason, "requests cannot share runs: one request per run");
+            }
+            _ => {}
+        }
+    }
+
     fn options(&self) -> LoadOptions {
         let positive = |number: usize| (number > 0).then_some(number);
         let runtime = self.config.map(|config| config.runtime_options().clone()).unwrap_or_default();
@@ -119,6 +147,7 @@ impl Job<'_> {
             cores: resources::cores(),
             instances: positive(self.settings.instances),
             whole_requests: self.config.and_then(ConfigFile::whole_requests),
+            batching: self.settings.batching,
             session: session_settings(runtime),
             ..LoadOptions::default()
         }
@@ -136,6 +165,17 @@ impl Job<'_> {
         }
         config.warmups(self.folder, &loaded.inputs)
     }
+}
+
+/// **Errors:** the model has more inputs than a request may have tensors, so that nobody could ask it.
+fn within_reach(loaded: &LoadedModel, most: usize) -> Result<(), String> {
+    let count = loaded.inputs.len();
+    if count <= most {
+        return Ok(());
+    }
+    Err(format!(
+        "the model has {count} inputs, and a request may have {most}: set limits.max_tensors = {count} or more"
+    ))
 }
 
 fn session_settings(asked: SessionOptions) -> SessionSettings {
@@ -160,10 +200,12 @@ fn row_bytes(loaded: &LoadedModel) -> usize {
 }
 
 pub(super) fn batching(version: &Version) -> String {
-    version.spec.batching.reason().map_or_else(
-        || format!("batches of up to {} rows", version.max_rows()),
-        |reason| format!("one request per run: {reason}"),
-    )
+    let rows = version.max_rows();
+    match &version.spec.batching {
+        Batching::Rows => format!("batches of up to {rows} rows"),
+        Batching::Trusted { reason } => format!("batches of up to {rows} rows on your word, although {reason}"),
+        Batching::Unsafe { reason } | Batching::Fixed { reason } => format!("one request per run: {reason}"),
+    }
 }
 
 /// What [`crate::server::Server::start`] measures start-up with.

@@ -75,7 +75,7 @@ impl Manager {
         Arc::clone(&self.models.0.mailboxes)
     }
 
-    fn settings(&self) -> &Settings {
+    pub(super) fn settings(&self) -> &Settings {
         &self.process.settings
     }
 
