@@ -188,7 +188,7 @@ mod tests {
     /// Writes to a reader that takes `step` bytes a second; how long until that is too slow, if it is before all is written.
     async fn end_of(step: usize, len: usize) -> Option<Duration> {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut socket = Watched::new(Bytes::new(), near);
+        let mut socket = Watched::new(Bytes::new(), near, Rc::default());
         let meter = Rc::clone(socket.meter());
         let reading = async move {
             let mut taken = vec![0; step];
