@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +34,10 @@ def run_group(arguments: Sequence[str]) -> int:
         return error.exit_code
     except MlserveError as error:
         click.echo(f"mlserve: {error} [{error.code}]", err=True)
+        return 1
+    except BrokenPipeError:
+        # Whoever read the output has read enough, `head` for example. What is left in the buffer is for nobody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return result if isinstance(result, int) else 0
 

@@ -222,11 +222,14 @@ pub struct LogSettings {
     pub log_format: LogFormat,
     /// One line per request, written by a thread of its own; lines that it cannot keep up with are dropped and counted.
     pub access_log: bool,
+    /// File that the access log is appended to, and that is made again when it has been moved away; without it the log
+    /// goes to standard output, where nothing else is written then.
+    pub access_log_file: Option<PathBuf>,
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { log_level: LogLevel::Info, log_format: LogFormat::Auto, access_log: false }
+        Self { log_level: LogLevel::Info, log_format: LogFormat::Auto, access_log: false, access_log_file: None }
     }
 }
 
@@ -368,6 +371,10 @@ impl Settings {
                 "http://NAME or https://NAME, with a port if need be, or *",
             ));
         }
+        if !self.server.load_models.is_empty() && self.server.model_control_mode != ModelControlMode::Explicit {
+            let allowed = "a list only with server.model_control_mode = \"explicit\"; the other modes load every model";
+            return Err(invalid("server.load_models", format!("{:?}", self.server.load_models), allowed));
+        }
         within("server.repository_poll_secs", self.server.repository_poll_secs as usize, 1, 86_400)?;
         within("server.event_loops", self.server.event_loops, 0, 1_024)?;
         within("limits.requests_in_flight", limits.requests_in_flight, 1, 10_000_000)?;
@@ -464,6 +471,20 @@ mod tests {
         }
         for bad in ["app.example", "https://", "https://app.example/", "ftp://app.example"] {
             assert!(with_origins(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn models_to_load_are_named_in_mode_explicit_only() {
+        let with_mode = |model_control_mode| {
+            let server =
+                ServerSettings { load_models: "a".to_owned(), model_control_mode, ..ServerSettings::default() };
+            Settings { server, ..Settings::default() }.validate()
+        };
+        assert_eq!(with_mode(ModelControlMode::Explicit), Ok(()));
+        for mode in [ModelControlMode::None, ModelControlMode::Poll] {
+            let text = with_mode(mode).expect_err("ignored otherwise").to_string();
+            assert!(text.starts_with("server.load_models = \"a\": allowed is a list only with"), "{text}");
         }
     }
 

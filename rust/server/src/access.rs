@@ -1,12 +1,15 @@
 //! One line per request, if asked for: formatted and written by a thread of its own, never by a loop.
+//!
+//! It has a stream of its own: the file that the settings name, or standard output, where nothing else is written then.
 
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::path::Path;
 use std::time::Duration;
 
 use mlserve_core::request::{Protocol, Text};
+
+use crate::output::{Output, Standard, WatchedFile};
+use crate::telemetry::Peer;
 
 /// Lines that may wait for the writer. At 100,000 requests a second this bridges a tenth of a second of a slow disk.
 const WAITING_LINES: usize = 8_192;
@@ -28,6 +31,10 @@ pub struct AccessLine {
     pub traceparent: Text,
     /// The sequence that the request belongs to; empty if there is none.
     pub sequence_id: Text,
+    /// Who asked; a proxy's address, if there is one.
+    pub(crate) client: Peer,
+    /// The HTTP status, or the number of the gRPC status.
+    pub status: u16,
     /// A code of the error table, or `ok`.
     pub code: &'static str,
     /// From arrival to the answer being handed to the socket.
@@ -38,53 +45,53 @@ pub struct AccessLine {
     pub bytes_out: usize,
 }
 
-/// Takes lines; never waits. Lines that the writer cannot keep up with are dropped and counted.
+/// How long the end of the server waits for a slow disk.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// Takes lines; never waits. Lines that the writer cannot keep up with, and those that a full disk does not take, are
+/// counted.
 #[derive(Clone, Debug)]
-pub struct AccessLog {
-    lines: SyncSender<AccessLine>,
-    dropped: Arc<AtomicU64>,
-}
+pub struct AccessLog(Output<AccessLine>);
 
 impl AccessLog {
-    /// Starts the writer, which writes JSON lines to `output` until every clone is gone.
+    /// Starts the writer, which appends JSON lines to `file`, or writes them to standard output, until every clone is
+    /// gone.
     ///
-    /// **Errors:** its thread could not be started.
-    pub(crate) fn start(output: impl Write + Send + 'static) -> std::io::Result<Self> {
-        let (lines, receiver) = sync_channel(WAITING_LINES);
-        let dropped = Arc::default();
-        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_lines(&receiver, output))?;
-        Ok(Self { lines, dropped })
+    /// **Errors:** a text that says why the file cannot be written.
+    pub(crate) fn start(file: Option<&Path>) -> Result<Self, String> {
+        let output: Box<dyn Write + Send> = match file {
+            None => Standard::Output.open(),
+            Some(path) => Box::new(WatchedFile::open(path.to_owned()).map_err(|error| {
+                format!("log.access_log_file = {}: {error}; allowed is a file that can be written", path.display())
+            })?),
+        };
+        Self::to(output).map_err(|error| format!("the access log could not be started: {error}"))
+    }
+
+    /// As [`Self::start`], to any stream.
+    ///
+    /// **Errors:** the thread could not be started.
+    pub(crate) fn to(output: impl Write + Send + 'static) -> std::io::Result<Self> {
+        Output::start("access-log", WAITING_LINES, write_line, output).map(Self)
     }
 
     /// Gives a line to the writer.
     pub fn record(&self, line: AccessLine) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.lines.try_send(line) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        self.0.send(line);
     }
 
-    /// Lines that were dropped.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+    /// Lines that were lost.
+    pub(crate) fn lost(&self) -> u64 {
+        self.0.lost()
     }
-}
 
-fn write_lines(lines: &Receiver<AccessLine>, output: impl Write) {
-    let mut output = std::io::BufWriter::new(output);
-    while let Ok(first) = lines.recv() {
-        // Whatever else waits goes out with it; then the buffer is flushed, so that no line lingers.
-        for line in std::iter::once(first).chain(lines.try_iter()) {
-            if write_line(&mut output, &line).is_err() {
-                return;
-            }
-        }
-        if output.flush().is_err() {
-            return;
-        }
+    /// Waits until what was recorded is written, for a moment at most.
+    pub(crate) fn flush(&self) {
+        self.0.flush(FLUSH_LIMIT);
     }
 }
 
-fn write_line(output: &mut impl Write, line: &AccessLine) -> std::io::Result<()> {
+fn write_line(line: &AccessLine, buffer: &mut Vec<u8>) {
     let text = serde_json::json!({
         "timestamp": crate::telemetry::timestamp(),
         "event": "access",
@@ -95,32 +102,20 @@ fn write_line(output: &mut impl Write, line: &AccessLine) -> std::io::Result<()>
         "request_id": &*line.request_id,
         "traceparent": &*line.traceparent,
         "sequence_id": &*line.sequence_id,
+        "client": line.client.to_string(),
+        "status": line.status,
         "code": line.code,
         "duration_s": line.duration.as_secs_f64(),
         "bytes_in": line.bytes_in,
         "bytes_out": line.bytes_out,
     });
-    writeln!(output, "{text}")
+    // Writing to a vector cannot fail.
+    let _ = writeln!(buffer, "{text}");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A disk that never takes anything.
-    struct Stuck(Receiver<()>);
-
-    impl Write for Stuck {
-        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-            // Returns when the test drops its end.
-            let _ = self.0.recv();
-            Err(std::io::ErrorKind::BrokenPipe.into())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            self.write(&[]).map(drop)
-        }
-    }
 
     fn line() -> AccessLine {
         AccessLine {
@@ -131,6 +126,8 @@ mod tests {
             request_id: Text::default(),
             traceparent: Text::default(),
             sequence_id: Text::default(),
+            client: Peer::Unix,
+            status: 0,
             code: "ok",
             duration: Duration::from_micros(20),
             bytes_in: 40,
@@ -139,18 +136,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_disk_drops_lines_and_does_not_hold_up_the_caller() {
-        let (release, stuck) = std::sync::mpsc::channel();
-        let log = AccessLog::start(Stuck(stuck)).expect("starts");
-        (0..WAITING_LINES * 2 + 100).for_each(|_| log.record(line()));
-        assert!(log.dropped() >= 1);
-        drop(release);
-    }
-
-    #[test]
     fn values_cannot_forge_lines() {
         let mut written = Vec::new();
-        write_line(&mut written, &line()).expect("a vector takes everything");
+        write_line(&line(), &mut written);
         let text = String::from_utf8(written).expect("UTF-8");
         assert_eq!(text.lines().count(), 1);
         let parsed: serde_json::Value = serde_json::from_str(&text).expect("JSON");

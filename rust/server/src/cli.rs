@@ -7,27 +7,32 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use mlserve_core::config::Settings;
+use mlserve_core::config::{LogSettings, Settings};
 use mlserve_ort::{LoadOptions, Runtime, RuntimeOptions};
 use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::front::Stop;
 use crate::lifecycle::{LoadReport, Startup};
-use crate::server::{self, Server};
+use crate::output::{Output, Standard};
+use crate::server::{self, Addresses, Server};
 use crate::settings::{self, Key, Sources};
-use crate::{inspect, resources};
+use crate::{inspect, output, resources, telemetry};
 
 /// Exit status of a command that was called wrongly or told to do what cannot be done.
 const FAILED: i32 = 1;
+/// The parts of what is said at the start.
+const BANNER_PARTS: usize = 2;
+/// How long the end waits for a reader of what was said at the start.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// Runs a command; `ort_library` is where the caller found ONNX Runtime, if the settings name none.
 ///
 /// Returns the exit status: 0 after a clean end.
 pub fn run(arguments: &[String], ort_library: Option<&Path>) -> i32 {
     mlserve_ort::disable_telemetry();
-    let named = std::iter::once("mlserve").chain(arguments.iter().map(String::as_str));
     let keys = settings::keys();
+    let named = std::iter::once("mlserve".to_owned()).chain(switches_joined(arguments, &keys));
     let matches = match command(&keys).try_get_matches_from(named) {
         Ok(matches) => matches,
         Err(error) => {
@@ -37,15 +42,17 @@ pub fn run(arguments: &[String], ort_library: Option<&Path>) -> i32 {
         }
     };
     let result = match matches.subcommand() {
-        Some(("serve", matches)) => merged(matches, &keys, ort_library).and_then(serve),
+        Some(("serve", matches)) => {
+            merged(matches, &keys, ort_library).and_then(|(settings, sources)| serve(settings, &sources))
+        }
         Some(("inspect", matches)) => inspect(matches, ort_library),
-        Some(("config", matches)) => merged(matches, &keys, None).and_then(|settings| config(&settings)),
+        Some(("config", matches)) => merged(matches, &keys, None).and_then(|(settings, _)| config(&settings)),
         _ => Ok(()),
     };
     match result {
         Ok(()) => 0,
         Err(text) => {
-            eprintln!("error: {text}");
+            output::say(Standard::Error, &format!("error: {text}\n"));
             FAILED
         }
     }
@@ -91,9 +98,39 @@ fn with_settings(command: Command, keys: &[Key]) -> Command {
     })
 }
 
+/// A switch may be given as `--flag`, `--flag=true`, `--flag true` or `--no-flag`: all are `--flag=BOOL` to the parser,
+/// which could not tell a value from a path.
+fn switches_joined(arguments: &[String], keys: &[Key]) -> Vec<String> {
+    let is_switch = |name: &str| keys.iter().any(|key| key.default.is_boolean() && key.flag() == name);
+    let mut joined = Vec::with_capacity(arguments.len());
+    let mut rest = arguments.iter().peekable();
+    while let Some(argument) = rest.next() {
+        if argument == "--" {
+            joined.push(argument.clone());
+            break;
+        }
+        let name = argument.strip_prefix("--").unwrap_or_default();
+        let denied = name.strip_prefix("no-").filter(|name| is_switch(name));
+        joined.push(if let Some(name) = denied {
+            format!("--{name}=false")
+        } else if let Some(value) = rest.next_if(|value| is_switch(name) && is_truth(value)) {
+            format!("{argument}={value}")
+        } else {
+            argument.clone()
+        });
+    }
+    joined.extend(rest.cloned());
+    joined
+}
+
+fn is_truth(text: &str) -> bool {
+    ["true", "false"].contains(&text)
+}
+
 fn help(key: &Key) -> String {
     let default = match &key.default {
         Value::Null => String::new(),
+        Value::Bool(value) => format!(" [default: {value}; --no-{} turns it off]", key.flag()),
         Value::String(text) => format!(" [default: {text}]"),
         other => format!(" [default: {other}]"),
     };
@@ -108,7 +145,7 @@ fn heading(table: &str) -> &'static str {
     }
 }
 
-fn merged(matches: &ArgMatches, keys: &[Key], ort_library: Option<&Path>) -> Result<Settings, String> {
+fn merged(matches: &ArgMatches, keys: &[Key], ort_library: Option<&Path>) -> Result<(Settings, Sources), String> {
     let mut flags = Vec::new();
     if let Some(path) = matches.get_one::<String>("path") {
         flags.push(("server.models_path".to_owned(), path.clone()));
@@ -124,10 +161,10 @@ fn merged(matches: &ArgMatches, keys: &[Key], ort_library: Option<&Path>) -> Res
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let mut settings =
-        settings::merge(&Sources { file, environment, flags }, keys).map_err(|error| error.to_string())?;
+    let sources = Sources { file, environment, flags };
+    let mut settings = settings::merge(&sources, keys).map_err(|error| error.to_string())?;
     find_library(&mut settings, ort_library);
-    Ok(settings)
+    Ok((settings, sources))
 }
 
 fn find_library(settings: &mut Settings, found: Option<&Path>) {
@@ -137,15 +174,26 @@ fn find_library(settings: &mut Settings, found: Option<&Path>) {
     }
 }
 
-fn serve(settings: Settings) -> Result<(), String> {
+fn serve(settings: Settings, sources: &Sources) -> Result<(), String> {
+    telemetry::start(&settings.log);
+    let variables = settings::service_variables(&sources.environment);
+    if !variables.is_empty() {
+        tracing::info!(?variables, "variables that Kubernetes sets beside a Service are no settings");
+    }
     let ready_file = settings.server.ready_file.clone();
     // The main thread's, one for each loop, and one for all other threads.
     mlserve_ort::share_heaps(settings.server.event_loops.max(resources::cores()) + 2);
-    let signals = Signals::catch().map_err(|error| format!("signals cannot be caught: {error}"))?;
+    let signals = Signals::catch(settings.log.access_log_file.is_some())
+        .map_err(|error| format!("signals cannot be caught: {error}"))?;
+    // The access log's JSON is not mixed with words for people.
+    let banner = match settings.log {
+        LogSettings { access_log: true, access_log_file: None, .. } => Banner::Logged,
+        _ => Banner::start()?,
+    };
     let server = Server::start(settings)?;
-    std::thread::scope(|scope| {
+    let outcome = std::thread::scope(|scope| {
         let following = scope.spawn(|| signals.follow(&server));
-        let outcome = announce(&server, ready_file.as_deref());
+        let outcome = announce(&server, &banner, ready_file.as_deref());
         if outcome.is_err() {
             server.stop(Stop::Now);
         }
@@ -153,38 +201,76 @@ fn serve(settings: Settings) -> Result<(), String> {
         // The thread that follows signals sees the stop of a server that ends by itself.
         server.stop(Stop::Now);
         if following.join().is_err() {
-            eprintln!("error: the thread that follows signals panicked");
+            tracing::error!("the thread that follows signals panicked");
         }
         outcome
-    })
+    });
+    banner.flush();
+    telemetry::flush();
+    outcome
 }
 
 /// Waits for the models, then says what is served where.
-fn announce(server: &Server, ready_file: Option<&Path>) -> Result<(), String> {
+fn announce(server: &Server, banner: &Banner, ready_file: Option<&Path>) -> Result<(), String> {
     let Some(startup) = server.wait_until_settled() else { return Ok(()) };
-    print_models(&startup);
+    banner.say(models_text(&startup));
     if server::has_failed(&startup.reports) {
         return Err("no model could be loaded".to_owned());
     }
     let addresses = server.addresses();
-    println!("HTTP, gRPC  http://{}  http://{}", addresses.http, addresses.grpc);
-    if let Some(path) = &addresses.uds {
-        println!("Unix socket {}", path.display());
+    banner.say(addresses_text(addresses, startup.took));
+    if matches!(banner, Banner::Logged) {
+        let (http, grpc, metrics) = (addresses.http, addresses.grpc, addresses.metrics);
+        let ready_s = startup.took.as_secs_f64();
+        tracing::info!(%http, %grpc, %metrics, uds = ?addresses.uds, ready_s, "serving");
     }
-    println!("metrics     http://{}/metrics", addresses.metrics);
-    println!("ready in {}", server::seconds(startup.took));
     ready_file.map_or(Ok(()), |path| server::write_ready_file(path, addresses))
 }
 
-fn print_models(startup: &Startup) {
-    println!("mlserve {}", env!("CARGO_PKG_VERSION"));
-    for LoadReport { found, result, took } in &startup.reports {
-        let took = format!("{} ms", took.as_millis());
-        match result {
-            Ok(batching) => println!("{:<20} version {:<4} ready in {took}, {batching}", found.name, found.version),
-            Err(reason) => println!("{:<20} version {:<4} FAILED: {reason}", found.name, found.version),
+/// Where people are told what is served: standard output, which need not take it, or the log.
+enum Banner {
+    Printed(Output<String>),
+    /// Each model has its line there already.
+    Logged,
+}
+
+impl Banner {
+    fn start() -> Result<Self, String> {
+        let append = |text: &String, buffer: &mut Vec<u8>| buffer.extend_from_slice(text.as_bytes());
+        let printed = Output::start("banner", BANNER_PARTS, append, Standard::Output.open());
+        printed.map(Banner::Printed).map_err(|error| format!("no thread can be started: {error}"))
+    }
+
+    fn say(&self, text: String) {
+        if let Banner::Printed(output) = self {
+            output.send(text);
         }
     }
+
+    fn flush(&self) {
+        if let Banner::Printed(output) = self {
+            output.flush(FLUSH_LIMIT);
+        }
+    }
+}
+
+fn models_text(startup: &Startup) -> String {
+    let line = |LoadReport { found, result, took }: &LoadReport| {
+        let outcome = match result {
+            Ok(batching) => format!("ready in {} ms, {batching}", took.as_millis()),
+            Err(reason) => format!("FAILED: {reason}"),
+        };
+        format!("{:<20} version {:<4} {outcome}\n", found.name, found.version)
+    };
+    let lines: String = startup.reports.iter().map(line).collect();
+    format!("mlserve {}\n{lines}", env!("CARGO_PKG_VERSION"))
+}
+
+fn addresses_text(addresses: &Addresses, took: Duration) -> String {
+    let Addresses { http, grpc, metrics, uds } = addresses;
+    let uds = uds.as_ref().map(|path| format!("Unix socket {}\n", path.display())).unwrap_or_default();
+    let took = server::seconds(took);
+    format!("HTTP, gRPC  http://{http}  http://{grpc}\n{uds}metrics     http://{metrics}/metrics\nready in {took}\n")
 }
 
 /// SIGTERM gives notice and drains, SIGINT drains at once; each further signal hastens.
@@ -192,17 +278,20 @@ struct Signals {
     runtime: tokio::runtime::Runtime,
     terminate: Signal,
     interrupt: Signal,
+    /// Whoever moves log files away says so by it. They are made again with their next line; it must not end the server.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     /// Catches signals from now on: before anything starts, so that none finds a half-started server.
-    fn catch() -> std::io::Result<Self> {
+    fn catch(has_log_file: bool) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (terminate, interrupt) = {
+        let (terminate, interrupt, hangup) = {
             let _entered = runtime.enter();
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+            let hangup = has_log_file.then(|| signal(SignalKind::hangup())).transpose()?;
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, hangup)
         };
-        Ok(Self { runtime, terminate, interrupt })
+        Ok(Self { runtime, terminate, interrupt, hangup })
     }
 
     /// Tells `server` what they mean until it has to stop at once.
@@ -212,6 +301,7 @@ impl Signals {
                 let first = tokio::select! {
                     _ = self.terminate.recv() => Stop::Notice,
                     _ = self.interrupt.recv() => Stop::Drain,
+                    () = hung_up(&mut self.hangup) => continue,
                     () = server.wait_for_stop(Stop::Now) => return,
                 };
                 server.stop(match server.stop_asked() {
@@ -221,6 +311,13 @@ impl Signals {
                 });
             }
         });
+    }
+}
+
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -235,12 +332,11 @@ fn inspect(matches: &ArgMatches, ort_library: Option<&Path>) -> Result<(), Strin
     let options = LoadOptions { cores: resources::cores(), ..LoadOptions::default() };
     let loaded = mlserve_ort::load(&runtime, &path, &options).map_err(|error| error.text().to_owned())?;
     let took: Duration = now().saturating_duration_since(begun);
-    if matches.get_flag("json") {
-        println!("{:#}", inspect::to_json(&path, &loaded, took));
+    output::print(&if matches.get_flag("json") {
+        format!("{:#}\n", inspect::to_json(&path, &loaded, took))
     } else {
-        print!("{}", inspect::to_text(&path, &loaded, took));
-    }
-    Ok(())
+        inspect::to_text(&path, &loaded, took)
+    })
 }
 
 fn now() -> Instant {
@@ -249,6 +345,48 @@ fn now() -> Instant {
 
 fn config(settings: &Settings) -> Result<(), String> {
     let text = toml::to_string(settings).map_err(|error| format!("the settings cannot be written: {error}"))?;
-    print!("{text}");
-    Ok(())
+    output::print(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &[&str]) -> Result<Settings, String> {
+        let keys = settings::keys();
+        let given: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let named = std::iter::once("mlserve".to_owned()).chain(switches_joined(&given, &keys));
+        let matches = command(&keys).try_get_matches_from(named).map_err(|error| error.to_string())?;
+        let (_, matches) = matches.subcommand().ok_or("no command")?;
+        merged(matches, &keys, None).map(|(settings, _)| settings)
+    }
+
+    #[test]
+    fn a_switch_is_given_in_every_way_that_people_try() {
+        let forms: [(&[&str], bool); 8] = [
+            (&["--strict-readiness"], true),
+            (&["--strict-readiness", "true"], true),
+            (&["--strict-readiness=true"], true),
+            (&["--no-strict-readiness"], false),
+            (&["--strict-readiness", "false"], false),
+            (&["--strict-readiness=false"], false),
+            (&["--access-log", "--strict-readiness", "true", "--report-batches"], true),
+            (&[], false),
+        ];
+        for (flags, expected) in forms {
+            for arguments in [[&["serve", "models"], flags].concat(), [&["serve"], flags, &["models"]].concat()] {
+                let settings = read(&arguments).expect("valid");
+                assert_eq!(settings.server.strict_readiness, expected, "{arguments:?}");
+                assert_eq!(settings.server.models_path.as_deref(), Some(Path::new("models")), "{arguments:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_truth_value_is_refused_and_a_path_stays_one() {
+        assert!(read(&["serve", "--strict-readiness=maybe"]).is_err());
+        assert!(read(&["serve", "--no-http-port"]).is_err());
+        let settings = read(&["serve", "--strict-readiness", "--", "true"]).expect("valid");
+        assert_eq!(settings.server.models_path.as_deref(), Some(Path::new("true")));
+    }
 }

@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+pub use mlserve_ort::end_without_destructors;
+
 mod access;
 mod body;
 pub mod cli;
@@ -30,6 +32,7 @@ mod metadata;
 pub mod metrics;
 pub mod model_config;
 mod origin;
+mod output;
 mod panics;
 mod process;
 mod proto;

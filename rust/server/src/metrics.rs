@@ -61,8 +61,9 @@ families! {
     CONNECTIONS_ASKED = "mlserve_connections_asked_to_leave_total", Counter, "Quiet connections that were to make room for others.";
     BYTES_HELD = "mlserve_budget_bytes", Gauge, "Bytes of the byte budget that the loops have drawn.";
     BYTES_LIMIT = "mlserve_budget_limit_bytes", Gauge, "The byte budget.";
-    ACCESS_DROPPED = "mlserve_access_log_dropped_total", Counter, "Access log lines dropped because the writer could not keep up.";
-    TRACES_DROPPED = "mlserve_traces_dropped_total", Counter, "Traces dropped because the writer could not keep up.";
+    ACCESS_DROPPED = "mlserve_access_log_dropped_total", Counter, "Access log lines lost: the writer could not keep up, or the disk was full.";
+    LOG_DROPPED = "mlserve_log_dropped_total", Counter, "Log lines lost: standard error did not take them in time.";
+    TRACES_DROPPED = "mlserve_traces_dropped_total", Counter, "Traces lost: the writer could not keep up, or the disk was full.";
     PANICS = "mlserve_panics_total", Counter, "Panics, which are faults of the server, by what they ended (batch, request, connection, turn, loop, front, health, manager).";
     BUILD_INFO = "mlserve_build_info", Gauge, "1, with the version of mlserve.";
     RESIDENT = "process_resident_memory_bytes", Gauge, "Memory that the process holds.";
@@ -225,7 +226,8 @@ fn render_process(text: &mut Text, process: &Process, acceptor: &Acceptor, total
     text.single(&CONNECTIONS_ASKED, acceptor.asked_to_leave.get());
     text.single(&BYTES_HELD, process.bytes.drawn() as u64);
     text.single(&BYTES_LIMIT, process.bytes.limit() as u64);
-    text.single(&ACCESS_DROPPED, process.access_log.as_ref().map_or(0, crate::access::AccessLog::dropped));
+    text.single(&ACCESS_DROPPED, process.access_log.as_ref().map_or(0, crate::access::AccessLog::lost));
+    text.single(&LOG_DROPPED, crate::telemetry::lost());
     text.single(&TRACES_DROPPED, process.tracer.dropped());
     text.family(&PANICS);
     for place in Place::ALL {

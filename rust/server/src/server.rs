@@ -163,6 +163,10 @@ impl Server {
         let left = front.join().unwrap_or(1);
         self.left_behind.store(left, Ordering::Relaxed);
         self.process.tracer.flush();
+        if let Some(log) = &self.process.access_log {
+            log.flush();
+        }
+        telemetry::flush();
         if let Some(path) = &self.addresses.uds {
             drop(std::fs::remove_file(path));
         }

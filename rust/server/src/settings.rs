@@ -3,7 +3,7 @@
 //! Names, defaults and documentation are those of [`mlserve_core::config`]; flags and environment names are derived from
 //! its schema, so that nothing is written twice. Each key of `[server]`, `[limits]` and `[log]` has a flag, `http_port`
 //! as `--http-port`, and an environment variable, `MLSERVE_HTTP_PORT`; models are set in the file or by
-//! `--set models.NAME.KEY=VALUE`.
+//! `--set models.NAME.KEY=VALUE`. What Kubernetes sets beside a Service of our name is no setting.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 
 use mlserve_core::config::Settings;
 use serde_json::{Map, Value};
+
+pub use self::kubernetes::service_variables;
+
+mod kubernetes;
 
 /// The file that is read if no other is named and it exists.
 const DEFAULT_FILE: &str = "mlserve.toml";
@@ -115,7 +119,8 @@ fn definition<'a>(schema: &'a Value, property: &'a Value) -> &'a Value {
 pub fn merge(sources: &Sources, keys: &[Key]) -> Result<Settings, SettingsError> {
     let mut merged = read_file(sources)?;
     for (name, value) in &sources.environment {
-        if !name.starts_with(PREFIX) || OTHER_VARIABLES.contains(&name.as_str()) {
+        let is_other = OTHER_VARIABLES.contains(&name.as_str()) || kubernetes::is_of_a_service(name, value);
+        if !name.starts_with(PREFIX) || is_other {
             continue;
         }
         let key = keys.iter().find(|key| key.variable() == *name).ok_or_else(|| unknown_variable(name, keys))?;
@@ -217,6 +222,7 @@ fn text_where_text_is_wanted(path: &str, value: Value) -> Value {
         "server.ready_file",
         "server.load_models",
         "server.trace_file",
+        "log.access_log_file",
     ];
     let leaf = path.rsplit('.').next().unwrap_or_default();
     let is_path = path.starts_with("models.") && ["path", "versions"].contains(&leaf);

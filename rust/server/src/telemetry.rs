@@ -1,38 +1,82 @@
 //! Structured logs: JSON lines or a form for people; never per request at info.
 //!
 //! What is logged can be changed while the server runs ([`LogControl`]). Logging belongs to the process, as standard error
-//! does: the first server of a process sets it up, and all of them log, and change it, together.
+//! does: the first server of a process sets it up, and all of them log, and change it, together. Whoever logs never
+//! waits: lines are written by a thread of their own, and so are the messages of panics.
 
 use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use mlserve_core::config::{LogFormat, LogLevel, LogSettings};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
-use tracing::{Level, Metadata, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime, UtcTime};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::limit::Limiter;
+use self::lines::LogLines;
+use self::refusals::Refusals;
+pub(crate) use self::refusals::{Failed, Peer, failed};
+use crate::output::Standard;
+
+mod limit;
+mod lines;
+mod refusals;
+
+/// How long the end of a server, or of the process, waits for a standard error that takes nothing.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
 /// Sends the process's log lines to standard error. Only the first call in a process has an effect.
 pub(crate) fn start(settings: &LogSettings) {
+    if LogControl::of_process().is_some() {
+        // A second server in the same process logs where the first one does.
+        return;
+    }
     let console = match settings.log_format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Json => false,
         LogFormat::Console => true,
     };
-    let control = LogControl::new(settings.log_level);
+    let Ok(lines) = LogLines::start(Standard::Error.open()) else { return };
+    let control = LogControl::new(settings.log_level, Some(lines.clone()));
     let timer = Timer { control: control.clone(), console };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_timer(timer);
+    let layer = tracing_subscriber::fmt::layer().with_writer(lines).with_timer(timer);
     let registry = tracing_subscriber::registry().with(control);
-    // A second server in the same process logs where the first one does.
-    let _ = if console {
-        registry.with(lines.with_target(false).with_ansi(std::io::stderr().is_terminal())).try_init()
+    let started = if console {
+        registry.with(layer.with_target(false).with_ansi(std::io::stderr().is_terminal())).try_init()
     } else {
-        registry.with(lines.json().flatten_event(true)).try_init()
+        registry.with(layer.json().flatten_event(true)).try_init()
     };
+    if started.is_ok() {
+        std::panic::set_hook(Box::new(log_panic));
+    }
+}
+
+/// Waits until what was logged is written, for a moment at most.
+pub(crate) fn flush() {
+    if let Some(lines) = LogControl::of_process().and_then(|control| control.0.lines.clone()) {
+        lines.flush(FLUSH_LIMIT);
+    }
+}
+
+/// Log lines of this process that were lost, because standard error did not take them.
+pub(crate) fn lost() -> u64 {
+    let control = LogControl::of_process();
+    control.and_then(|control| control.0.lines.as_ref().map(LogLines::lost)).unwrap_or_default()
+}
+
+/// In place of the standard hook, which writes to standard error itself and waits for it.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let text = panic.payload_as_str().unwrap_or("without a text");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current();
+    tracing::error!(thread = thread.name().unwrap_or_default(), place, text, "a thread panicked");
 }
 
 /// Which lines the process logs, and how their time is written.
@@ -46,6 +90,10 @@ struct Choices {
     info: AtomicBool,
     verbose_level: AtomicU32,
     whole_seconds: AtomicBool,
+    limiter: Limiter,
+    refusals: Refusals,
+    /// Where lines go; `None` in tests of the choices.
+    lines: Option<LogLines>,
 }
 
 /// What a [`LogControl`] is set to.
@@ -65,13 +113,16 @@ pub(crate) struct LogChoices {
 }
 
 impl LogControl {
-    fn new(level: LogLevel) -> Self {
+    fn new(level: LogLevel, lines: Option<LogLines>) -> Self {
         let choices = Choices {
             error: AtomicBool::new(true),
             warning: AtomicBool::new(level != LogLevel::Error),
             info: AtomicBool::new(matches!(level, LogLevel::Info | LogLevel::Debug)),
             verbose_level: AtomicU32::new(u32::from(level == LogLevel::Debug)),
             whole_seconds: AtomicBool::new(false),
+            limiter: Limiter::default(),
+            refusals: Refusals::default(),
+            lines,
         };
         Self(Arc::new(choices))
     }
@@ -83,7 +134,7 @@ impl LogControl {
 
     /// What is logged now.
     pub(crate) fn choices(&self) -> LogChoices {
-        let Choices { error, warning, info, verbose_level, whole_seconds } = &*self.0;
+        let Choices { error, warning, info, verbose_level, whole_seconds, .. } = &*self.0;
         LogChoices {
             error: error.load(Ordering::Relaxed),
             warning: warning.load(Ordering::Relaxed),
@@ -125,6 +176,11 @@ impl<S: Subscriber> Layer<S> for LogControl {
         // Peers must not fill the log: the protocol libraries report what peers do wrong, some of it at warn.
         let is_foreign = ["h2", "hyper"].iter().any(|library| metadata.target().starts_with(library));
         self.is_wanted(*metadata.level()) && (!is_foreign || *metadata.level() == Level::ERROR)
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        // Lines for debugging are asked for.
+        *event.metadata().level() == Level::DEBUG || self.0.limiter.allows(event.metadata())
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

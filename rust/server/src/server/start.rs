@@ -98,7 +98,8 @@ pub(super) fn process(
     loops: &[LoopHandle],
 ) -> Result<Process, String> {
     let count = loops.len();
-    let access_log = settings.log.access_log.then(|| AccessLog::start(std::io::stdout())).transpose();
+    let log = &settings.log;
+    let access_log = log.access_log.then(|| AccessLog::start(log.access_log_file.as_deref())).transpose()?;
     let tracer = Tracing::start(settings.server.trace_file.as_deref(), clock.clone())?;
     let shared = Shared {
         plan: Arc::clone(&plan),
@@ -118,7 +119,7 @@ pub(super) fn process(
         bytes: Budget::shared_by(settings.limits.byte_budget, count),
         shares: Shares::new(&settings.limits),
         shared_memory: Regions::new(settings.server.allow_client_shm),
-        access_log: access_log.map_err(|error| format!("the access log could not be started: {error}"))?,
+        access_log,
         panics: Panics::default(),
         shared: Arc::new(shared),
         tracer,

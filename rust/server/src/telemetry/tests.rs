@@ -30,7 +30,7 @@ impl<'a> MakeWriter<'a> for Lines {
 /// The messages that are logged while each choice is in force, one of each level.
 fn logged(choices: &[LogChoices]) -> Vec<Vec<String>> {
     let lines = Lines::default();
-    let control = LogControl::new(LogLevel::Info);
+    let control = LogControl::new(LogLevel::Info, None);
     let timer = Timer { control: control.clone(), console: false };
     let json = tracing_subscriber::fmt::layer().with_writer(lines.clone()).with_timer(timer).json();
     let subscriber = tracing_subscriber::registry().with(control).with(json.flatten_event(true));
@@ -81,4 +81,51 @@ fn each_level_is_turned_on_and_off_while_lines_are_logged() {
 fn seconds_are_whole_if_that_is_asked_for() {
     assert_eq!(to_the_second("2026-11-23T15:31:52.123456789Z"), "2026-11-23T15:31:52Z");
     assert_eq!(to_the_second("2026-11-23T15:31:52Z"), "2026-11-23T15:31:52Z");
+}
+
+/// Logs a line of one place.
+fn log_one() {
+    tracing::info!("again");
+}
+
+#[test]
+fn what_callers_cause_is_logged_a_few_times_and_then_counted() {
+    let lines = Lines::default();
+    let control = LogControl::new(LogLevel::Info, None);
+    let json = tracing_subscriber::fmt::layer().with_writer(lines.clone()).json().flatten_event(true);
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(control).with(json), || {
+        (0..10_000).for_each(|_| log_one());
+        tracing::info!("another place");
+    });
+    let text = String::from_utf8(lines.0.lock().clone()).expect("UTF-8");
+    let count = |message: &str| text.lines().filter(|line| line.contains(message)).count();
+    assert!((1..1_000).contains(&count("again")), "{}", count("again"));
+    assert_eq!(count("another place"), 1);
+}
+
+#[test]
+fn lines_that_wait_are_bounded_in_number_and_bytes() {
+    let (release, stuck) = std::sync::mpsc::channel::<()>();
+    let stream = StuckUntil(stuck);
+    let mut lines = LogLines::start(stream).expect("starts");
+    let line = vec![b'x'; 100_000];
+    (0..100).for_each(|_| lines.write_all(&line).expect("never fails"));
+    assert!(lines.lost() >= 50, "{}", lines.lost());
+    (0..20_000).for_each(|_| lines.write_all(b"short\n").expect("never fails"));
+    assert!(lines.lost() >= 10_000, "{}", lines.lost());
+    drop(release);
+}
+
+/// Takes nothing until the other end is dropped.
+struct StuckUntil(std::sync::mpsc::Receiver<()>);
+
+impl Write for StuckUntil {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = self.0.recv();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

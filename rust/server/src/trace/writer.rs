@@ -1,21 +1,25 @@
 //! Writes traces as Triton does, on a thread of its own, so that `trace_summary.py` reads them.
 //!
-//! Requests do not wait for it: traces that it cannot keep up with are dropped and counted. A file is a whole JSON array
-//! after each write, so that it can be read while the server runs.
+//! Requests do not wait for it: traces that it cannot keep up with, and those that a full disk does not take, are dropped
+//! and counted. A file is a whole JSON array after each write, so that it can be read while the server runs. Whoever may
+//! change the trace settings cannot fill the disk: files are bounded in number and size.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use mlserve_core::clock::{Clock, Epoch};
 use mlserve_core::request::Protocol;
-use mlserve_core::trace::{Sampler, Trace, TraceSink};
+use mlserve_core::trace::{Trace, TraceSink};
+
+use self::files::Files;
+
+mod files;
 
 /// Traces that may wait for the writer: some 300 bytes each, so less than a megabyte. Every request of a server with
 /// 100,000 a second may be traced for some hundredths of a second of a slow disk.
@@ -26,6 +30,13 @@ const WRITTEN_AT_ONCE: usize = 256;
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it looks within that time for room to say so.
 const FLUSH_TRIES: u32 = 1_000;
+/// Files with a number that there are at most; then the oldest is overwritten. With [`PART_BYTES`] each they hold as much
+/// as the one without.
+const PARTS: u64 = 100;
+/// Bytes after which a file with a number is full, however few traces it has.
+const PART_BYTES: u64 = 10 << 20;
+/// Bytes of the file without a number: some three million traces. What does not fit is dropped.
+const WHOLE_BYTES: u64 = 1 << 30;
 /// What stands after the last trace of a file.
 const END: &str = "\n]\n";
 
@@ -56,11 +67,11 @@ impl TraceWriter {
             file.write_all(b"[\n]\n")?;
         }
         let (messages, receiver) = sync_channel(WAITING_TRACES);
-        let mut files =
-            Files { path: path.to_owned(), epoch: clock.epoch(), whole: None, parts: HashMap::new(), next_part: 0 };
+        let dropped = Arc::default();
+        let mut files = Files::new(path, clock.epoch(), Arc::clone(&dropped));
         let run = move || files.follow(&receiver);
         std::thread::Builder::new().name("trace".to_owned()).spawn(run)?;
-        Ok(Self { messages, dropped: Arc::default() })
+        Ok(Self { messages, dropped })
     }
 
     /// Traces that were dropped.
@@ -92,125 +103,6 @@ impl TraceSink for TraceWriter {
         if self.messages.try_send(Message::Trace(Box::new(trace))).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-/// The files that are written to.
-struct Files {
-    path: PathBuf,
-    epoch: Epoch,
-    /// The file itself, for traces that are not told to begin new ones.
-    whole: Option<TraceFile>,
-    /// By sampler: its present file, `PATH.0` for example.
-    parts: HashMap<usize, Part>,
-    next_part: u64,
-}
-
-/// The present file of a sampler that begins a new one now and then.
-struct Part {
-    /// Held, so that no other sampler gets its address.
-    sampler: Arc<Sampler>,
-    file: TraceFile,
-    traces: u64,
-}
-
-impl Files {
-    fn follow(&mut self, messages: &Receiver<Message>) {
-        while let Ok(first) = messages.recv() {
-            let mut waiting = Vec::new();
-            for message in std::iter::once(first).chain(messages.try_iter().take(WRITTEN_AT_ONCE)) {
-                match message {
-                    Message::Trace(trace) => self.add(&trace),
-                    Message::Flush(done) => waiting.push(done),
-                }
-            }
-            self.whole.iter_mut().chain(self.parts.values_mut().map(|part| &mut part.file)).for_each(TraceFile::write);
-            for done in waiting {
-                // Whoever asked may have stopped waiting.
-                let _ = done.try_send(());
-            }
-        }
-    }
-
-    fn add(&mut self, trace: &Trace) {
-        let text = text(trace, &self.epoch);
-        let frequency = trace.sampler.log_frequency;
-        if frequency == 0 {
-            self.whole.get_or_insert_with(|| TraceFile::new(self.path.clone())).add(&text);
-            return;
-        }
-        let key = Arc::as_ptr(&trace.sampler) as usize;
-        if !self.parts.contains_key(&key) {
-            // Nobody but this map holds the samplers of settings that were replaced.
-            self.parts.retain(|_, part| {
-                part.file.write();
-                Arc::strong_count(&part.sampler) > 1
-            });
-            let file = TraceFile::new(PathBuf::from(format!("{}.{}", self.path.display(), self.next_part)));
-            self.next_part += 1;
-            self.parts.insert(key, Part { sampler: Arc::clone(&trace.sampler), file, traces: 0 });
-        }
-        if let Some(part) = self.parts.get_mut(&key) {
-            part.file.add(&text);
-            part.traces += 1;
-            if part.traces >= frequency {
-                part.file.write();
-                self.parts.remove(&key);
-            }
-        }
-    }
-}
-
-/// One file of traces.
-struct TraceFile {
-    path: PathBuf,
-    file: Option<File>,
-    /// Bytes of the file before its end.
-    len: u64,
-    /// What is to be written next.
-    pending: String,
-    has_failed: bool,
-}
-
-impl TraceFile {
-    fn new(path: PathBuf) -> Self {
-        Self { path, file: None, len: 0, pending: String::new(), has_failed: false }
-    }
-
-    fn add(&mut self, text: &str) {
-        if !self.pending.is_empty() {
-            self.pending.push_str(",\n");
-        }
-        self.pending.push_str(text);
-    }
-
-    /// Writes what is pending. A disk that takes nothing costs these traces, and one line of the log.
-    fn write(&mut self) {
-        if self.pending.is_empty() {
-            return;
-        }
-        let pending = std::mem::take(&mut self.pending);
-        match self.try_write(&pending) {
-            Ok(()) => self.has_failed = false,
-            Err(error) if !self.has_failed => {
-                tracing::error!(path = %self.path.display(), %error, "traces cannot be written");
-                self.has_failed = true;
-            }
-            Err(_) => {}
-        }
-    }
-
-    fn try_write(&mut self, text: &str) -> std::io::Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(File::create(&self.path)?),
-        };
-        let begin = if self.len == 0 { "[\n" } else { ",\n" };
-        // Over the end of the last write, or over what is left of one that failed.
-        file.seek(SeekFrom::Start(self.len))?;
-        file.write_all(format!("{begin}{text}{END}").as_bytes())?;
-        self.len += (begin.len() + text.len()) as u64;
-        Ok(())
     }
 }
 
@@ -265,18 +157,25 @@ fn timestamps(trace: &Trace) -> Vec<(&'static str, Instant)> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use mlserve_core::request::Request;
-    use mlserve_core::trace::{Samplers, Tracer};
+    use mlserve_core::trace::{Sampler, Samplers, Tracer};
 
     use super::*;
     use crate::grpc::fixture;
 
     fn record_three(writer: &TraceWriter) {
+        record(writer, 3, 0);
+    }
+
+    fn record(writer: &TraceWriter, count: usize, log_frequency: u64) {
         let tracer = Tracer::new(Some(Arc::new(writer.clone())), Clock::Monotonic);
-        tracer.set_samplers(Samplers { global: Arc::new(Sampler::new(true, 1, -1, 0)), models: HashMap::new() });
+        let global = Arc::new(Sampler::new(true, 1, -1, log_frequency));
+        tracer.set_samplers(Samplers { global, models: HashMap::new() });
         let version = fixture::version(1, Arc::new([]));
         let now = Clock::Monotonic.now();
-        for _ in 0..3 {
+        for _ in 0..count {
             let trace = tracer.sample(&version, &Request::default(), now, now).expect("all are traced");
             trace.ended(None, now).sent(now);
         }
@@ -292,12 +191,27 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_costs_the_traces_and_nothing_else() {
+    fn a_full_disk_costs_the_traces_which_are_counted_and_nothing_else() {
         let writer = TraceWriter::start(Path::new("/dev/full"), &Clock::Monotonic).expect("it can be opened");
         record_three(&writer);
         writer.flush();
         record_three(&writer);
         writer.flush();
-        assert_eq!(writer.dropped(), 0);
+        assert_eq!(writer.dropped(), 6, "all of them");
+    }
+
+    #[test]
+    fn a_file_for_each_trace_makes_a_hundred_files_at_most() {
+        let folder = tempfile::tempdir().expect("made");
+        let writer = TraceWriter::start(&folder.path().join("t.json"), &Clock::Monotonic).expect("starts");
+        for _ in 0..5 {
+            record(&writer, 100, 1);
+            writer.flush();
+        }
+        let found = std::fs::read_dir(folder.path()).expect("read").count() as u64;
+        assert_eq!((found, writer.dropped()), (PARTS + 1, 0));
+        let last = std::fs::read_to_string(folder.path().join("t.json.99")).expect("there");
+        let last: serde_json::Value = serde_json::from_str(&last).expect("a whole array");
+        assert_eq!(last[0]["id"], 100);
     }
 }

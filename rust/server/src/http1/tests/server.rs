@@ -120,7 +120,7 @@ impl TestServer {
         });
         let log = Log::default();
         let wants_log = process.settings.log.access_log;
-        let access_log = wants_log.then(|| AccessLog::start(log.clone()).expect("a thread"));
+        let access_log = wants_log.then(|| AccessLog::to(log.clone()).expect("a thread"));
         let mailbox = Arc::new(LoopMailbox::default());
         let echo = Arc::new(Echo::default());
         process.plan.store(Arc::new(models(&echo, &mailbox)));
