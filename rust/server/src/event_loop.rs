@@ -32,6 +32,7 @@ use crate::panics::{Place, caught};
 use crate::process::Process;
 use crate::share::Share;
 use crate::strings;
+use crate::telemetry::Peer;
 
 mod connections;
 mod handle;
@@ -46,7 +47,7 @@ const OCCUPANCY_EVERY: Duration = Duration::from_millis(10);
 
 /// What a connection of this loop works with. Cloning is cheap; it never leaves its thread.
 #[derive(Clone, Debug)]
-pub(crate) struct LoopContext(Rc<Inner>, Rc<Share>);
+pub(crate) struct LoopContext(Rc<Inner>, Rc<Share>, Peer);
 
 #[derive(Debug)]
 struct Inner {
@@ -82,12 +83,17 @@ impl LoopContext {
             access_log,
             process,
         });
-        Self(inner, share)
+        Self(inner, share, Peer::default())
     }
 
-    /// The same for a connection from `address`; none for a Unix socket.
-    fn of_connection(&self, address: Option<IpAddr>) -> Self {
-        Self(Rc::clone(&self.0), Rc::new(Share::new(&self.process().shares, address)))
+    /// The same for a connection with `client`.
+    fn of_connection(&self, client: Peer) -> Self {
+        Self(Rc::clone(&self.0), Rc::new(Share::new(&self.process().shares, client.address())), client)
+    }
+
+    /// Who is at the other end of the connection.
+    pub(crate) fn client(&self) -> Peer {
+        self.2
     }
 
     /// What the connection may hold of the budget.
@@ -293,7 +299,7 @@ fn serve_connection(context: &LoopContext, socket: Socket, guard: ConnectionGuar
         let served = async {
             match socket.into_stream() {
                 Ok(stream) => {
-                    let context = context.of_connection(stream.peer_address());
+                    let context = context.of_connection(stream.peer());
                     meter.accompany(connection::serve(context, stream, Rc::clone(&meter))).await;
                 }
                 Err(error) => tracing::debug!(%error, "a connection was lost before it was served"),

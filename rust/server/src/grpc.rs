@@ -19,6 +19,7 @@ use mlserve_core::error::{Error, Kind, Result, quoted};
 use mlserve_core::request::{Protocol, Request};
 use tokio::task::spawn_local;
 
+use self::asker::Asker;
 use self::decode::Decoded;
 use self::encode::Message;
 use self::frame::{Encoded, PREFIX_BYTES, Pieces};
@@ -32,6 +33,7 @@ use crate::inflate::Encoding;
 use crate::metadata::{Content, Metadata};
 use crate::shared_memory::{Destinations, SharedTensors, attach};
 
+mod asker;
 mod contents;
 mod declared;
 mod decode;
@@ -155,7 +157,8 @@ pub(crate) fn accept(connected: &Rc<Connected>, request: http::Request<RecvStrea
     let (rpc, route) = Rpc::from_path(request.uri().path());
     let trail = Trail::begin(context, route, &metadata.echo);
     let echo = std::mem::take(&mut metadata.echo);
-    let responder = Responder::new(respond, connected.reply, metadata.answer_encoding(), echo, trail);
+    let asker = Asker::new(context.client(), route);
+    let responder = Responder::new(respond, connected.reply, metadata.answer_encoding(), echo, trail, asker);
     let checked = header_fits
         .and_then(|()| check(context, &metadata, rpc, &request))
         .and_then(|()| check_origin(context, rpc, &request));
@@ -374,6 +377,7 @@ impl Call {
             Ok(decoded) => decoded,
             Err(error) => return self.refuse(&error),
         };
+        self.responder.asker.asks(&request.model_name);
         request.arrived = self.arrived;
         request.deadline = self.deadline;
         request.reservation = Some(reservation);

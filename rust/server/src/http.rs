@@ -51,6 +51,7 @@ mod values;
 mod wanted;
 mod write;
 
+pub(crate) use access::unreadable;
 pub(crate) use metadata::model_json;
 pub(crate) use status::error_response;
 
@@ -84,7 +85,7 @@ pub(crate) struct HttpResponse {
 
 /// Answers one request. Dropping the future tells the pipeline that nobody waits.
 pub(crate) async fn handle(context: &LoopContext, request: HttpRequest) -> HttpResponse {
-    let mut trail = access::Trail::new(&request);
+    let mut trail = access::Trail::new(context, &request);
     let response = route::dispatch(context, request, &mut trail).await;
-    trail.finish(context, response)
+    trail.finish(response)
 }

@@ -72,7 +72,7 @@ where
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 // Other errors are the peer's way of leaving; what it had in flight is dropped with the connection.
                 if let Some(fault) = ended.err().filter(hyper::Error::is_parse) {
-                    context.count_refused(Protocol::Http, &refusals.error(fault.is_parse_too_large()));
+                    http::unreadable(&context, &refusals.error(fault.is_parse_too_large()));
                 }
                 return Poll::Ready(());
             }

@@ -23,6 +23,7 @@ use crate::descriptors::{self, Reserve};
 use crate::event_loop::LoopHandle;
 use crate::panics::{Place, caught};
 use crate::process::Process;
+use crate::telemetry::Peer;
 
 mod addresses;
 
@@ -62,11 +63,11 @@ impl Socket {
 }
 
 impl Stream {
-    /// Where it comes from; none for a Unix socket, and for a peer that is gone already.
-    pub(crate) fn peer_address(&self) -> Option<IpAddr> {
+    /// Who is at the other end.
+    pub(crate) fn peer(&self) -> Peer {
         match self {
-            Stream::Tcp(stream, _) => stream.peer_addr().ok().map(|address| address.ip()),
-            Stream::Unix(_) => None,
+            Stream::Tcp(stream, _) => stream.peer_addr().map(Peer::Tcp).unwrap_or_default(),
+            Stream::Unix(_) => Peer::Unix,
         }
     }
 }

@@ -16,6 +16,9 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// The caller's place in a trace (W3C); answered and logged.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
+/// Bytes of an identifier that the access log repeats: thousands of lines may wait.
+const MAX_LOGGED_BYTES: usize = 256;
+
 /// What each header field counts for beside its name and value (RFC 9113, section 6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 
@@ -66,7 +69,8 @@ impl Echo {
 }
 
 fn text(value: Option<&HeaderValue>) -> Text {
-    value.and_then(|value| Text::from_utf8(Bytes::copy_from_slice(value.as_bytes()))).unwrap_or_default()
+    let bytes = value.map(HeaderValue::as_bytes).unwrap_or_default();
+    Text::from_utf8(Bytes::copy_from_slice(&bytes[..bytes.len().min(MAX_LOGGED_BYTES)])).unwrap_or_default()
 }
 
 /// Whether a request is a gRPC call, and in which form.

@@ -15,6 +15,7 @@ use mlserve_core::error::{Error, Kind};
 use mlserve_core::request::{Answer, Reply};
 use smallvec::SmallVec;
 
+use super::asker::Asker;
 use super::encode::{self, Extras, Message};
 use super::frame;
 use super::status;
@@ -47,19 +48,22 @@ pub(crate) struct Responder {
     echo: Option<Box<Echo>>,
     /// For the access log; `None` while it is off.
     pub(crate) trail: Option<Box<Trail>>,
+    /// For the log.
+    pub(super) asker: Asker,
 }
 
 impl Responder {
     /// A way back over `respond`, compressing as `encoding` says.
-    pub(crate) fn new(
+    pub(super) fn new(
         respond: SendResponse<Bytes>,
         settings: ReplySettings,
         encoding: Encoding,
         echo: Echo,
         trail: Option<Box<Trail>>,
+        asker: Asker,
     ) -> Self {
         let echo = if echo.is_empty() { None } else { Some(Box::new(echo)) };
-        Self { respond, settings, encoding, echo, trail }
+        Self { respond, settings, encoding, echo, trail, asker }
     }
 
     /// What is the same for all answers of the connection.
@@ -96,8 +100,9 @@ impl Responder {
             // So that a caller with another encoding learns what it may use.
             head.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity,deflate,gzip"));
         }
+        self.asker.failed(error);
         if let Some(trail) = self.trail.take() {
-            trail.finish(error.kind().row().code, 0);
+            trail.finish(Some(error.kind()), 0);
         }
         // Fails only if the stream is gone, and then nobody wants the error.
         let _ = self.respond.send_response(head, true);
@@ -107,7 +112,7 @@ impl Responder {
     pub(crate) fn send(mut self, message: Message, reservation: Option<Reservation>) {
         let len = message.len();
         if let Some(trail) = self.trail.take() {
-            trail.finish("ok", len);
+            trail.finish(None, len);
         }
         let pieces = message.into_pieces();
         if is_worth_compressing(self.encoding, len) {
@@ -151,7 +156,7 @@ impl Responder {
     /// Begins an answer of many messages, and ends the access log's line unless it has been taken.
     pub(crate) fn open(mut self) -> Option<SendStream<Bytes>> {
         if let Some(trail) = self.trail.take() {
-            trail.finish("ok", 0);
+            trail.finish(None, 0);
         }
         let head = self.head();
         self.respond.send_response(head, false).ok()

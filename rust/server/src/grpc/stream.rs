@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use self::inbox::{Inbox, Received};
+use super::asker::Asker;
 use super::decode::{Decoded, Refused};
 use super::encode::{self, Extras, Message};
 use super::health::closing;
@@ -68,7 +69,7 @@ enum Outcome {
 /// Serves a stream to its end.
 pub(super) async fn serve(context: LoopContext, call: StreamCall, body: RecvStream, mut responder: Responder) {
     let trail = responder.trail.take();
-    let settings = responder.settings();
+    let (settings, asker) = (responder.settings(), responder.asker);
     let Some(opened) = responder.open() else { return };
     let mut stream = Stream {
         inbox: Inbox::new(&context, body, call.encoding),
@@ -76,6 +77,7 @@ pub(super) async fn serve(context: LoopContext, call: StreamCall, body: RecvStre
         answers: VecDeque::new(),
         end: End::Open,
         reports_batch: settings.reports_batches,
+        asker,
         bytes_out: 0,
         trail,
         call,
@@ -115,6 +117,7 @@ struct Stream {
     answers: VecDeque<oneshot::Receiver<Outcome>>,
     end: End,
     reports_batch: bool,
+    asker: Asker,
     bytes_out: usize,
     trail: Option<Box<Trail>>,
 }
@@ -194,6 +197,7 @@ impl Stream {
             outcome: Some(outcome),
             id: Text::default(),
             reports_batch: self.reports_batch,
+            asker: self.asker,
             wants_grpc_errors: self.call.wants_grpc_errors,
             accepted: Arc::default(),
             destinations: None,
@@ -262,9 +266,10 @@ impl Stream {
         };
         if let Some(error) = &error {
             self.context.count_refused(Protocol::Grpc, error);
+            self.asker.failed(error);
         }
         if let Some(trail) = self.trail {
-            trail.finish(error.as_ref().map_or("ok", |error| error.kind().row().code), self.bytes_out);
+            trail.finish(error.as_ref().map(Error::kind), self.bytes_out);
         }
         self.writer.finish(status::trailers(error.as_ref()));
     }
@@ -321,6 +326,7 @@ impl Order {
                 request.deadline = self.deadline;
                 request.reservation = Some(reservation);
                 self.reply.id = request.id.clone();
+                self.reply.asker.asks(&request.model_name);
                 match shared {
                     None => self.submit(context, request),
                     Some(shared) => drop(spawn_local(self.attach(context.clone(), request, shared))),
@@ -361,6 +367,7 @@ struct StreamReply {
     outcome: Option<oneshot::Sender<Outcome>>,
     id: Text,
     reports_batch: bool,
+    asker: Asker,
     wants_grpc_errors: bool,
     /// Whether the request got past what is found while it is being submitted. `triton_grpc_error` is about later errors
     /// only: what is found before stays an answer of its own, as with Triton.
@@ -387,6 +394,7 @@ impl StreamReply {
     }
 
     fn refuse(&mut self, error: &Error) {
+        self.asker.failed(error);
         self.give(Outcome::Message(encode::encode_stream_error(error, &self.id), None));
     }
 }

@@ -197,13 +197,13 @@ impl Messages {
 }
 
 async fn eventually(mut is_so: impl FnMut() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..6_000 {
         if is_so() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("it did not come to be so within 5 seconds");
+    panic!("it did not come to be so within a minute");
 }
 
 #[tokio::test]
@@ -570,7 +570,7 @@ async fn a_closing_server_finishes_what_it_has() {
     stream.send_data(framed(&request("late", &[1.0, 2.0])), true).expect("open");
     let response: ModelInferResponse = Called::read(response.await.expect("an answer")).await.message();
     assert_eq!(response.id, "late");
-    let ended = tokio::time::timeout(Duration::from_secs(5), async {
+    let ended = tokio::time::timeout(Duration::from_secs(60), async {
         while client.send.clone().ready().await.is_ok() {
             tokio::task::yield_now().await;
         }
@@ -585,7 +585,7 @@ async fn old_connections_are_closed_gracefully() {
     let served = Served::start(settings, 2);
     let mut client = Client::new(&served).await;
     let _: ModelInferResponse = client.infer(&request("", &[1.0, 2.0])).await.message();
-    let ended = tokio::time::timeout(Duration::from_secs(5), async {
+    let ended = tokio::time::timeout(Duration::from_secs(60), async {
         while client.send.clone().ready().await.is_ok() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

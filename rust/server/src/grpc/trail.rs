@@ -3,11 +3,15 @@
 use std::time::Instant;
 
 use mlserve_core::clock::Clock;
+use mlserve_core::error::Kind;
 use mlserve_core::request::{Protocol, Request, Text};
 
 use crate::access::{AccessLine, AccessLog};
 use crate::event_loop::LoopContext;
 use crate::metadata::Echo;
+
+/// Bytes of what callers call things: thousands of lines may wait.
+const MAX_TEXT_BYTES: usize = 256;
 
 /// A line that is filled in while its call is served, and recorded when it has been answered.
 #[derive(Debug)]
@@ -34,6 +38,8 @@ impl Trail {
                 request_id: echo.request_id(),
                 traceparent: echo.traceparent(),
                 sequence_id: Text::default(),
+                client: context.client(),
+                status: 0,
                 code: "ok",
                 duration: std::time::Duration::ZERO,
                 bytes_in: 0,
@@ -62,8 +68,10 @@ impl Trail {
     }
 
     /// Records the line.
-    pub(crate) fn finish(mut self, code: &'static str, bytes_out: usize) {
-        self.line.code = code;
+    pub(crate) fn finish(mut self, failed: Option<Kind>, bytes_out: usize) {
+        if let Some(kind) = failed {
+            (self.line.status, self.line.code) = (kind.row().grpc.into(), kind.row().code);
+        }
         self.line.bytes_out = bytes_out;
         self.line.duration = self.clock.now().saturating_duration_since(self.arrived);
         self.log.record(self.line);
@@ -72,5 +80,5 @@ impl Trail {
 
 /// A copy, because a line may wait longer than the received bytes should live.
 fn owned(text: &str) -> Text {
-    Text::from(text.to_owned())
+    Text::from(text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned())
 }

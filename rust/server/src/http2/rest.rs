@@ -8,7 +8,6 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{Request, Response};
 use mlserve_core::error::Error;
-use mlserve_core::request::Protocol;
 use tokio::task::spawn_local;
 
 use super::writer::Writer;
@@ -28,7 +27,7 @@ pub(crate) fn accept(
         match header_fits {
             Ok(()) => answer(connected, request, respond).await,
             Err(error) => {
-                connected.context.count_refused(Protocol::Http, &error);
+                rest::unreadable(&connected.context, &error);
                 drained(request.into_body()).await;
                 write(&connected, rest::error_response(&error), &mut respond).await;
             }

@@ -2,7 +2,7 @@
 //! and shows one. Whoever sends requests cannot fill a disk by it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,16 @@ pub(crate) enum Peer {
     Unix,
     /// Over TCP; a proxy's address, if there is one.
     Tcp(SocketAddr),
+}
+
+impl Peer {
+    /// Its address without a port; none for a Unix socket, and for a peer that is gone already.
+    pub(crate) fn address(self) -> Option<IpAddr> {
+        match self {
+            Peer::Unix => None,
+            Peer::Tcp(address) => Some(address.ip()),
+        }
+    }
 }
 
 impl fmt::Display for Peer {
