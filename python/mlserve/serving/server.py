@@ -5,12 +5,14 @@ Requests over the network never touch Python; `infer` is for calls from this ver
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakSet
 
 from mlserve import _core
 from mlserve.client.http_codec import metadata_of
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 # From Python a free port is the better default: tests and notebooks run beside each other.
 _PORTS = ("http_port", "grpc_port", "metrics_port")
-_RUNS = "runs"
 _FORK_TEXT = (
     "an mlserve server was started before this process was forked, and its threads did not come along; start child "
     "processes with the 'spawn' method"
@@ -71,29 +72,33 @@ class Server:
         text = json.dumps(merge_settings(path, models or {}, settings), default=fspath)
         self._core = _core.Server(text, find_ort_library())
         self._process = os.getpid()
-        self._state = "was not started"
-        self._addresses: dict[str, str] = {}
 
     def start(self) -> None:
         """Loads and warms the models and opens the ports; returns when the server is ready.
 
         Raises:
             ModelLoadError: No model could be loaded.
-            LifecycleError: It was started before.
+            LifecycleError: It was started before, or another thread stopped it meanwhile.
+            KeyboardInterrupt: After Ctrl-C; the server is stopped then.
         """
         _check_process(self._process)
-        if self._state != "was not started":
-            raise LifecycleError("the server was started before; make a new one")
+        if Server._served_by != self._process:
+            os.register_at_fork(after_in_child=_core.forked)
         Server._served_by = self._process
-        self._state = "did not start"
+        _started.add(self)
         self._core.start()
-        self._addresses = self._core.addresses()
-        self._state = _RUNS
 
     def stop(self, *, drain: bool = True) -> None:
-        """Stops the server. With `drain` what is in flight is finished first; without, it is cut off."""
+        """Stops the server and returns when it has ended. With `drain` what is in flight is finished first.
+
+        It may be called at any time, from any thread and from signal handlers, and more than once: all calls wait for
+        the same end, which one without `drain` hastens. A server that is not stopped ends with its object, or with the
+        interpreter.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C; the server goes on to stop.
+        """
         _check_process(self._process)
-        self._state = "is stopped"
         self._core.stop(drain)
 
     @property
@@ -114,8 +119,8 @@ class Server:
     @property
     def uds(self) -> str | None:
         """The Unix socket as a client's url, if the settings name one."""
-        self._check_running()
-        path = self._addresses.get("uds")
+        _check_process(self._process)
+        path = self._core.addresses().get("uds")
         return f"unix://{path}" if path else None
 
     def infer(
@@ -146,7 +151,7 @@ class Server:
         Raises:
             MlserveError: Of the class that fits the refusal.
         """
-        self._check_running()
+        _check_process(self._process)
         # Asked each time: it costs microseconds here, and a model may be loaded anew with other inputs.
         known = metadata_of(json.loads(self._core.model_metadata(model, version))) if needs_metadata(inputs) else None
         request = prepare(InferRequest(model, inputs, version, outputs, parameters or {}, priority), known)
@@ -163,7 +168,7 @@ class Server:
 
     def models(self) -> list[ModelIndex]:
         """The models that the server knows and their states."""
-        self._check_running()
+        _check_process(self._process)
         return read_index(json.loads(self._core.index()))
 
     def load(self, model: str, config: ModelConfig | None = None) -> None:
@@ -176,22 +181,22 @@ class Server:
         Raises:
             MlserveError: The model cannot be loaded; what was served before still is.
         """
-        self._check_running()
+        _check_process(self._process)
         self._core.load(model, config_text(config))
 
     def unload(self, model: str) -> None:
         """Unloads a model. The server must be in mode "explicit"."""
-        self._check_running()
+        _check_process(self._process)
         self._core.unload(model)
 
     def statistics(self, model: str = "") -> list[ModelStatistics]:
         """What was counted for each version of a model, or for all models."""
-        self._check_running()
+        _check_process(self._process)
         return read_statistics(json.loads(self._core.statistics(model)))
 
     def snapshot(self) -> dict[str, Any]:
         """Counters, histograms and states of this moment."""
-        self._check_running()
+        _check_process(self._process)
         found: dict[str, Any] = json.loads(self._core.snapshot())
         return found
 
@@ -205,13 +210,19 @@ class Server:
         self.stop(drain=error is None)
 
     def _address(self, name: str) -> str:
-        self._check_running()
-        return self._addresses[name]
-
-    def _check_running(self) -> None:
         _check_process(self._process)
-        if self._state != _RUNS:
-            raise LifecycleError(f"the server {self._state}")
+        return self._core.addresses()[name]
+
+
+# Those whose threads must not run on while the interpreter and the runtime's library are taken down.
+_started: WeakSet[Server] = WeakSet()
+
+
+@atexit.register
+def _leave() -> None:
+    """Stops what still runs when the interpreter ends; a fork has nothing to stop."""
+    for server in list(_started):
+        server._core.leave()  # noqa: SLF001 -- the end of this module's own servers
 
 
 def merge_settings(

@@ -2,8 +2,8 @@
 //!
 //! [`Runtime`] is the shared library, opened at run time. [`load`] joins the steps of a model's way in: the file is read
 //! without ONNX Runtime and checked, a session is made, and the model is warmed up and its batching proven. What may be
-//! unsafe is in `api`, `arena`, `exit`, `memory`, `options`, `runtime`, `session`, `stop`, `telemetry`, `threads` and `value`;
-//! nothing else here may.
+//! unsafe is in `api`, `arena`, `exit`, `fork`, `memory`, `options`, `runtime`, `session`, `stop`, `telemetry`, `threads` and
+//! `value`; nothing else here may.
 
 mod api;
 mod arena;
@@ -13,6 +13,7 @@ mod error;
 mod exit;
 mod fault;
 mod fingerprint;
+mod fork;
 mod load;
 mod memory;
 mod model;
@@ -33,6 +34,7 @@ mod weights;
 pub use error::{LoadError, LoadErrorKind};
 pub use exit::exit_at_once;
 pub use fingerprint::Fingerprint;
+pub use fork::end_without_destructors;
 pub use load::{GraphFacts, LoadOptions, LoadTimes, LoadedModel, load, load_watched};
 pub use memory::{release_memory, share_heaps};
 pub use runtime::{MINIMUM_VERSION, Runtime, RuntimeOptions};

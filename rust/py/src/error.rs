@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict};
 
 pyo3::import_exception!(mlserve.errors, ConfigError);
+pyo3::import_exception!(mlserve.errors, LifecycleError);
 pyo3::import_exception!(mlserve.errors, ModelLoadError);
 
 /// The exception of `error`'s row, chosen by `mlserve.errors.error_class`.

@@ -5,6 +5,7 @@
 mod error;
 mod gil;
 mod infer;
+mod life;
 mod server;
 
 use pyo3::prelude::*;
@@ -15,7 +16,7 @@ mod _core {
     #[pymodule_export]
     use crate::error::error_table;
     #[pymodule_export]
-    use crate::server::{Server, run_cli};
+    use crate::server::{Server, forked, run_cli};
 
     use super::{Bound, PyModule, PyModuleMethods, PyResult};
 

@@ -5,16 +5,14 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use mlserve_core::error::{Error, Kind};
-use mlserve_server::front::Stop;
-use mlserve_server::server::{Server as DataPlane, has_failed};
 use mlserve_server::settings;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use crate::error::{ConfigError, ModelLoadError, to_python};
+use crate::error::{ConfigError, to_python};
 use crate::gil::{received, released};
 use crate::infer::{ChannelReply, PyInput, PyOutput, PyParameter, request, version_number};
+use crate::life::Life;
 
 /// Runs `mlserve serve`, `inspect` or `config` with these arguments and returns the exit status.
 ///
@@ -25,11 +23,17 @@ pub(crate) fn run_cli(py: Python<'_>, args: Vec<String>, ort_library: Option<Pat
     released(py, move || mlserve_server::cli::run(&args, ort_library.as_deref()))
 }
 
+/// To be called in the child of a fork: its end does not wait for threads that only its parent has.
+#[pyfunction]
+pub(crate) fn forked() {
+    mlserve_server::end_without_destructors();
+}
+
 /// A data plane in this process. Two may live side by side.
 #[pyclass(frozen, module = "mlserve._core")]
 pub(crate) struct Server {
     settings: mlserve_core::config::Settings,
-    running: std::sync::Mutex<Option<std::sync::Arc<DataPlane>>>,
+    life: Life,
 }
 
 #[pymethods]
@@ -45,34 +49,21 @@ impl Server {
         if settings.server.ort_library.is_none() {
             settings.server.ort_library = ort_library;
         }
-        Ok(Self { settings, running: std::sync::Mutex::default() })
+        Ok(Self { settings, life: Life::new() })
     }
 
     /// Starts, and returns when every model is ready or has failed.
     ///
-    /// Raises `mlserve.errors.ModelLoadError` if no model could be loaded, or an address is taken.
+    /// Raises `mlserve.errors.ModelLoadError` if no model could be loaded, or an address is taken;
+    /// `mlserve.errors.LifecycleError` if it was started before, or is stopped meanwhile; or what a signal's handler
+    /// raises meanwhile: then it is stopped.
     fn start(&self, py: Python<'_>) -> PyResult<()> {
-        if self.running().is_some() {
-            return Err(PyRuntimeError::new_err("the server has been started already"));
-        }
-        let settings = self.settings.clone();
-        let started = released(py, move || {
-            let server = DataPlane::start(settings)?;
-            let startup = server.wait_until_settled().ok_or_else(|| "the server was stopped".to_owned())?;
-            if has_failed(&startup.reports) {
-                let reasons = startup.reports.iter().filter_map(|report| report.result.as_ref().err().cloned());
-                return Err(reasons.collect::<Vec<_>>().join("; "));
-            }
-            Ok(server)
-        });
-        let server = started.map_err(ModelLoadError::new_err)?;
-        *self.slot() = Some(std::sync::Arc::new(server));
-        Ok(())
+        self.life.start(py, self.settings.clone())
     }
 
     /// Where it listens: keys `http`, `grpc`, `metrics` and, if there is one, `uds`.
     fn addresses<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let server = self.started()?;
+        let server = self.life.running()?;
         let addresses = server.addresses();
         let dict = PyDict::new(py);
         dict.set_item("http", addresses.http.to_string())?;
@@ -84,13 +75,17 @@ impl Server {
         Ok(dict)
     }
 
-    /// Stops: with `drain`, what is in flight is finished first. A second call does nothing.
-    fn stop(&self, py: Python<'_>, drain: bool) {
-        let Some(server) = self.slot().take() else { return };
-        released(py, move || {
-            server.stop(if drain { Stop::Drain } else { Stop::Now });
-            server.join();
-        });
+    /// Stops, and returns when it has ended: with `drain`, what is in flight is finished first. A second call waits for
+    /// the same end; without `drain` it hastens it.
+    ///
+    /// Raises what a signal's handler raises meanwhile; the server goes on to stop.
+    fn stop(&self, py: Python<'_>, drain: bool) -> PyResult<()> {
+        self.life.stop(py, drain)
+    }
+
+    /// Stops at once, for the end of the interpreter: waits for some seconds at most, and raises nothing.
+    fn leave(&self, py: Python<'_>) {
+        self.life.leave(py);
     }
 
     /// Runs one request through the same pipeline as those of the sockets.
@@ -109,14 +104,14 @@ impl Server {
         parameters: std::collections::HashMap<String, PyParameter>,
         timeout_us: Option<u64>,
     ) -> PyResult<(String, String, Vec<PyOutput<'py>>, Bound<'py, PyDict>)> {
-        let server = self.started()?;
+        let server = self.life.running()?;
         let deadline = timeout_us.map(|timeout_us| server.process().clock.now() + Duration::from_micros(timeout_us));
         let request = request(model, version, inputs, outputs, parameters.into_iter().collect(), deadline)
             .map_err(|error| to_python(py, &error))?;
         let (reply, answer, caller) = ChannelReply::new();
         server.submit(Box::new(request), Box::new(reply));
         // Nothing comes if the server has ended and dropped the request.
-        let owned = answered(py, answer)?;
+        let owned = self.answered(py, answer)?;
         drop(caller);
         let parameters = PyDict::new(py);
         if self.settings.server.report_batches {
@@ -133,14 +128,14 @@ impl Server {
     ///
     /// Raises the class of `mlserve.errors` that the error table gives.
     fn model_metadata(&self, py: Python<'_>, model: &str, version: &str) -> PyResult<Vec<u8>> {
-        let server = self.started()?;
+        let server = self.life.running()?;
         let version = version_number(version).map_err(|error| to_python(py, &error))?;
-        answered(py, server.model_metadata(model, version))
+        self.answered(py, server.model_metadata(model, version))
     }
 
     /// What models there are: a JSON array of objects with `name`, `version`, `state` and `reason`.
     fn index(&self, py: Python<'_>) -> PyResult<String> {
-        answered(py, self.started()?.index())
+        self.answered(py, self.life.running()?.index())
     }
 
     /// Loads a model, or what of it has changed, and returns once it serves. `config_json` takes the place of its
@@ -148,46 +143,37 @@ impl Server {
     ///
     /// Raises the class of `mlserve.errors` that the error table gives.
     fn load(&self, py: Python<'_>, name: &str, config_json: Option<String>) -> PyResult<()> {
-        answered(py, self.started()?.load(name, config_json))
+        self.answered(py, self.life.running()?.load(name, config_json))
     }
 
     /// Unloads a model, and returns once everything in flight is answered.
     ///
     /// Raises the class of `mlserve.errors` that the error table gives.
     fn unload(&self, py: Python<'_>, name: &str) -> PyResult<()> {
-        answered(py, self.started()?.unload(name))
+        self.answered(py, self.life.running()?.unload(name))
     }
 
     /// The statistics of a model, or of all if `name` is empty, as JSON.
     ///
     /// Raises the class of `mlserve.errors` that the error table gives.
     fn statistics(&self, py: Python<'_>, name: &str) -> PyResult<String> {
-        self.started()?.statistics(name).map_err(|error| to_python(py, &error))
+        let server = self.life.running()?;
+        released(py, || server.statistics(name)).map_err(|error| to_python(py, &error))
     }
 
     /// Everything counted so far, as JSON.
-    fn snapshot(&self) -> PyResult<String> {
-        Ok(self.started()?.snapshot())
+    fn snapshot(&self, py: Python<'_>) -> PyResult<String> {
+        let server = self.life.running()?;
+        Ok(released(py, || server.snapshot()))
     }
-}
-
-/// What comes through `receiver`, while signals are looked at.
-fn answered<T: Send>(py: Python<'_>, receiver: Receiver<Result<T, Error>>) -> PyResult<T> {
-    // Nothing comes if the server ends.
-    let outcome = received(py, receiver)?.unwrap_or_else(|| Err(Error::new(Kind::Draining, "the server has ended")));
-    outcome.map_err(|error| to_python(py, &error))
 }
 
 impl Server {
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<std::sync::Arc<DataPlane>>> {
-        self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn running(&self) -> Option<std::sync::Arc<DataPlane>> {
-        self.slot().clone()
-    }
-
-    fn started(&self) -> PyResult<std::sync::Arc<DataPlane>> {
-        self.running().ok_or_else(|| PyRuntimeError::new_err("the server is not running"))
+    /// What comes through `receiver`, while signals are looked at.
+    fn answered<T: Send>(&self, py: Python<'_>, receiver: Receiver<Result<T, Error>>) -> PyResult<T> {
+        let outcome = received(py, receiver, || self.life.has_ended())?;
+        // Nothing comes if the server ends.
+        let outcome = outcome.unwrap_or_else(|| Err(Error::new(Kind::Draining, "the server has ended")));
+        outcome.map_err(|error| to_python(py, &error))
     }
 }

@@ -27,23 +27,38 @@ class CoreServer:
         self.settings = json.loads(settings_json)
         self.ort_library = ort_library
         self.stopped: list[bool] = []
+        self.state = "was not started"
         self.timeout_us: int | None = None
         self.asked: list[tuple[str | None, ...]] = []
         self.metadata_asked: list[tuple[str, str]] = []
 
     def start(self) -> None:
+        if self.state != "was not started":
+            raise LifecycleError("the server was started before; make a new one")
+        self.state = "did not start"
         if self.settings["server"].get("host") == "bad":
             raise ConfigError("server.host is bad")
+        self.state = "runs"
+
+    def leave(self) -> None:
+        self.state = "is stopped"
+
+    def check(self) -> None:
+        if self.state != "runs":
+            raise LifecycleError(f"the server {self.state}")
 
     def addresses(self) -> dict[str, str]:
+        self.check()
         return {"http": "127.0.0.1:1", "grpc": "127.0.0.1:2", "metrics": "127.0.0.1:3", "uds": "/run/m.sock"}
 
     def stop(self, drain: bool) -> None:  # noqa: FBT001 -- the extension's signature
+        self.state = "is stopped"
         self.stopped.append(drain)
 
     def infer(
         self, model: str, version: str, inputs: Sequence[Any], outputs: Any, parameters: Any, timeout_us: int | None
     ) -> Any:
+        self.check()
         del outputs
         self.timeout_us = timeout_us
         ((_, datatype, shape, data),) = inputs
@@ -55,18 +70,23 @@ class CoreServer:
         return json.dumps({"name": model, "inputs": tensors, "outputs": []}).encode()
 
     def snapshot(self) -> str:
+        self.check()
         return '{"models": {}}'
 
     def index(self) -> str:
+        self.check()
         return '[{"name": "m", "version": "1", "state": "READY"}, {"name": "n"}]'
 
     def load(self, name: str, config_json: str | None) -> None:
+        self.check()
         self.asked.append(("load", name, config_json))
 
     def unload(self, name: str) -> None:
+        self.check()
         self.asked.append(("unload", name))
 
     def statistics(self, name: str) -> str:
+        self.check()
         return json.dumps({"model_stats": [{"name": name or "all", "version": "1", "inference_count": 5}]})
 
 
@@ -75,6 +95,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The module under test, with the stand-in instead of the extension."""
     core = ModuleType("mlserve._core")
     core.Server = CoreServer  # type: ignore[attr-defined]
+    core.forked = lambda: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mlserve._core", core)
     monkeypatch.setattr("mlserve._core", core, raising=False)
     monkeypatch.delitem(sys.modules, "mlserve.serving.server", raising=False)
