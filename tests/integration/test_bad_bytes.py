@@ -32,7 +32,7 @@ REFUSALS = {
     grpc.StatusCode.UNIMPLEMENTED,
 }
 HTTP_REFUSALS = {400, 404, 413, 501}
-ANSWER_LIMIT_S = 20.0
+ANSWER_LIMIT_S = 90.0
 # Calls that are under way at once: what a server allows on one connection.
 AT_ONCE = 100
 

@@ -32,9 +32,12 @@ BUSY_S = 3.0
 START_LIMIT_S = 20.0
 # Keeps the only instance busy from a thread, and waits behind it with the main thread, which Ctrl-C interrupts.
 SCRIPT = """
-import json, sys, threading
+import json, signal, sys, threading
 import numpy as np
 from mlserve import Server
+
+# As in the foreground of a shell; one in the background ignores it, and so would this process.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 table = {"path": sys.argv[1], "instances": 1, "inline": False}
 with Server(models={"slow": table}, log={"log_level": "warn"}) as server:
