@@ -124,10 +124,10 @@ pub fn merge(sources: &Sources, keys: &[Key]) -> Result<Settings, SettingsError>
             continue;
         }
         let key = keys.iter().find(|key| key.variable() == *name).ok_or_else(|| unknown_variable(name, keys))?;
-        set(&mut merged, &key.path(), scalar(value))?;
+        set(&mut merged, &key.path(), value)?;
     }
     for (path, value) in &sources.flags {
-        set(&mut merged, path, scalar(value))?;
+        set(&mut merged, path, value)?;
     }
     from_value(merged)
 }
@@ -195,7 +195,7 @@ fn scalar(text: &str) -> Value {
     }
 }
 
-fn set(merged: &mut Value, path: &str, value: Value) -> Result<(), SettingsError> {
+fn set(merged: &mut Value, path: &str, text: &str) -> Result<(), SettingsError> {
     let mut place = merged;
     let mut parts = path.split('.').peekable();
     while let Some(part) = parts.next() {
@@ -204,7 +204,7 @@ fn set(merged: &mut Value, path: &str, value: Value) -> Result<(), SettingsError
         };
         let next = table.entry(part).or_insert_with(|| Value::Object(Map::new()));
         if parts.peek().is_none() {
-            *next = text_where_text_is_wanted(path, value);
+            *next = if wants_text(path) { Value::String(text.to_owned()) } else { scalar(text) };
             return Ok(());
         }
         place = next;
@@ -213,8 +213,8 @@ fn set(merged: &mut Value, path: &str, value: Value) -> Result<(), SettingsError
 }
 
 /// `--uds 5` means a path, not a number.
-fn text_where_text_is_wanted(path: &str, value: Value) -> Value {
-    let wants_text = [
+fn wants_text(path: &str) -> bool {
+    let keys = [
         "server.models_path",
         "server.host",
         "server.uds",
@@ -225,11 +225,7 @@ fn text_where_text_is_wanted(path: &str, value: Value) -> Value {
         "log.access_log_file",
     ];
     let leaf = path.rsplit('.').next().unwrap_or_default();
-    let is_path = path.starts_with("models.") && ["path", "versions"].contains(&leaf);
-    match value {
-        Value::Number(number) if wants_text.contains(&path) || is_path => Value::String(number.to_string()),
-        value => value,
-    }
+    keys.contains(&path) || (path.starts_with("models.") && ["path", "versions"].contains(&leaf))
 }
 
 fn unknown_variable(name: &str, keys: &[Key]) -> SettingsError {
@@ -294,6 +290,14 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn a_path_may_look_like_a_number_or_a_truth_value() {
+        for path in ["5", "1e3", "true", "-0"] {
+            let settings = merge(&flags(&[("server.uds", path)]), &keys()).expect("valid");
+            assert_eq!(settings.server.uds.as_deref(), Some(Path::new(path)));
+        }
     }
 
     #[test]
