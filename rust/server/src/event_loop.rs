@@ -5,7 +5,6 @@
 //! panic ends a connection, or what is in the turn, or at worst the loop, which is started again ([`life`]).
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

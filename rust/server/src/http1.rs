@@ -18,7 +18,6 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use mlserve_core::config::LimitSettings;
 use mlserve_core::error::{Error, Kind, quoted};
-use mlserve_core::request::Protocol;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -121,7 +120,7 @@ async fn answer(
     let answer = match refused {
         None => http::handle(&context, request_of(&context, request)).await,
         Some(error) => {
-            context.count_refused(Protocol::Http, &error);
+            http::unreadable(&context, &error);
             http::error_response(&error)
         }
     };

@@ -222,6 +222,8 @@ fn wants_text(path: &str) -> bool {
         "server.ready_file",
         "server.load_models",
         "server.trace_file",
+        "server.allowed_origins",
+        "limits.trusted_proxies",
         "log.access_log_file",
     ];
     let leaf = path.rsplit('.').next().unwrap_or_default();
