@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod constants;
 pub(crate) mod driven;
 pub(crate) mod external;
+pub(crate) mod fatal;
 pub(crate) mod file;
 pub(crate) mod flow;
 pub(crate) mod proto;

@@ -10,6 +10,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use mlserve_core::backend::{OutputTensor, TensorView};
+use mlserve_core::tensor::ShapeText;
 use ort_sys::{OrtRunOptions, OrtSession, OrtValue};
 use smallvec::SmallVec;
 
@@ -25,6 +26,7 @@ pub(crate) struct Session {
     raw: *mut OrtSession,
     input_names: Names,
     output_names: Names,
+    not_on_empty: Option<&'static str>,
 }
 
 // SAFETY: a session may be run and released on any thread, and runs may happen at once; the names are never written.
@@ -64,13 +66,15 @@ impl Names {
 impl Session {
     /// Loads the model at `path`.
     ///
-    /// `inputs` and `outputs` are the graph's names in the order that runs use.
+    /// `inputs` and `outputs` are the graph's names in the order that runs use; `not_on_empty` is the operation for
+    /// which no run may have an input without elements, if there is one.
     pub(crate) fn new<'a>(
         runtime: &Arc<Runtime>,
         path: &Path,
         options: &SessionOptions,
         inputs: impl Iterator<Item = &'a str>,
         outputs: impl Iterator<Item = &'a str>,
+        not_on_empty: Option<&'static str>,
     ) -> Result<Self, Status> {
         let nul = |_| Status { code: 0, message: "the path has a NUL byte inside".to_owned() };
         let path = CString::new(path.as_os_str().as_bytes()).map_err(nul)?;
@@ -81,7 +85,7 @@ impl Session {
         api.check(unsafe {
             (api.table().CreateSession)(runtime.env(), path.as_ptr(), options.as_ptr(), &raw mut raw)
         })?;
-        Ok(Self { runtime: Arc::clone(runtime), raw, input_names, output_names })
+        Ok(Self { runtime: Arc::clone(runtime), raw, input_names, output_names, not_on_empty })
     }
 
     pub(crate) fn runtime(&self) -> &Arc<Runtime> {
@@ -107,6 +111,9 @@ impl Session {
         if inputs.len() != self.input_names.pointers.len() {
             let (got, want) = (inputs.len(), self.input_names.pointers.len());
             return Err(Failure::Input(format!("{got} inputs were given, the model takes {want}")));
+        }
+        if let Some(operation) = self.not_on_empty {
+            refuse_empty(operation, inputs)?;
         }
         let mut values = SmallVec::<[Value<'_>; 8]>::with_capacity(inputs.len());
         for view in inputs {
@@ -157,4 +164,13 @@ impl Session {
         }
         Ok(result?)
     }
+}
+
+/// **Errors:** an input without elements, on which `operation` would end the process.
+fn refuse_empty(operation: &str, inputs: &[TensorView<'_>]) -> Result<(), Failure> {
+    let Some(empty) = inputs.iter().find(|input| input.shape.contains(&0)) else { return Ok(()) };
+    let shape = ShapeText(empty.shape);
+    Err(Failure::Input(format!(
+        "the model's {operation} operation takes no tensor without elements, got shape {shape}"
+    )))
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::external::{DataFile, DataFiles};
+use super::fatal;
 use super::proto::{Attribute, Graph, Model, Node, SparseTensor};
 use super::tensor::Tensor;
 use crate::error::LoadError;
@@ -45,6 +46,9 @@ pub(crate) fn check(model: &Model, path: &Path) -> Result<Findings, LoadError> {
     if model.opset_import.is_empty() || model.ir_version < 1 {
         let text = format!("{} is no ONNX model: it has no operator set or format version", path.display());
         return Err(LoadError::broken(text));
+    }
+    if let Some(why) = fatal::fatal(model) {
+        return Err(LoadError::broken(format!("{}: {why}", path.display())));
     }
     let functions = model.functions.iter().map(|function| (function.domain.as_str(), function.name.as_str())).collect();
     let mut walk =
