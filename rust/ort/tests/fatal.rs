@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::onnx::{Builder, FLOAT, INT64, floats, int};
+use support::onnx::{Builder, FLOAT, INT64, floats, int, int64s};
 use support::{Owned, load, run, try_load};
 
 const HIDDEN: i64 = 2;
@@ -49,6 +49,24 @@ fn recurrent_operations_take_no_tensor_without_elements() {
 #[test]
 fn transposed_convolution_takes_no_tensor_without_elements() {
     refused(transposed_convolution(), &[&[1, 1, 0, 0], &[0, 1, 2, 2], &[1, 1, 0, 3]], &[1, 1, 2, 2]);
+}
+
+/// Divided by zero: SIGFPE.
+#[test]
+fn a_transform_takes_no_window_without_elements() {
+    let builder = Builder::new()
+        .input("x", FLOAT, &[-1, -2, 1])
+        .input("window", FLOAT, &[-3])
+        .initial(int64s("step", &[], &[4]))
+        .node("STFT", &["x", "step", "window"], &["y"], &[])
+        .output("y", FLOAT, &[-1, -4, -5, 2]);
+    let model = load(builder);
+    let asked = |length: i64| {
+        let window = Owned::floats(&[length], &vec![1.0; length as usize]);
+        run(&*model.backend, &[Owned::floats(&[1, 16, 1], &[1.0; 16]), window], &[0])
+    };
+    assert!(asked(0).expect_err("refused").is_input_fault);
+    asked(8).expect("others run");
 }
 
 /// Other models do: what has no elements is answered with none.

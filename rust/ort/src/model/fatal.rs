@@ -7,8 +7,8 @@
 use super::proto::{Attribute, Graph, Model, Node};
 
 /// Operations that end the process when a tensor without elements reaches them: the recurrent ones wait for threads that
-/// were never started and are aborted, transposed convolution reads behind the tensor.
-const NOT_ON_EMPTY: [&str; 4] = ["GRU", "LSTM", "DynamicQuantizeLSTM", "ConvTranspose"];
+/// were never started and are aborted, transposed convolution reads behind the tensor, STFT divides by its length.
+const NOT_ON_EMPTY: [&str; 5] = ["GRU", "LSTM", "DynamicQuantizeLSTM", "ConvTranspose", "STFT"];
 
 /// Largest and smallest `start` and `end` of `Shape`: the runtime keeps 32 bits of them and reads there.
 const BOUNDS_OF_SHAPE: std::ops::RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
