@@ -166,7 +166,7 @@ pub struct LimitSettings {
     pub max_connection_age_s: u64,
     /// Milliseconds a request may take if its caller sets no deadline; 0: for ever.
     pub default_deadline_ms: u64,
-    /// Milliseconds a request may take, whatever its caller asks; 0: no bound.
+    /// Milliseconds a request may take, whatever its caller asks; 0: no bound. A run is stopped once nobody waits for it.
     pub max_deadline_ms: u64,
     /// Bytes that the runtime may hold for activations; 0: half of the memory the process may use.
     pub arena_bytes: usize,
@@ -267,7 +267,8 @@ pub struct ModelSettings {
     pub path: Option<PathBuf>,
     /// Versions to serve: "latest", "latest:2", "all", or numbers such as "1,3".
     pub versions: VersionPolicy,
-    /// Rows of one run at most; larger requests are split and joined again. 1 turns batching off.
+    /// Rows of one run at most; larger requests are split and joined again. 1 turns batching off. Of rows without any
+    /// bytes, a request may have no more than this.
     pub max_batch_rows: usize,
     /// Microseconds that a batch may wait for more rows while an instance is free.
     pub max_delay_us: u64,
