@@ -169,7 +169,10 @@ impl Pool {
     fn panicked(&self, version: &Arc<Version>, number: usize, has_run: bool) {
         version.stats.instances[number].panics.add(1);
         tracing::error!(model = &*version.spec.name, version = version.spec.version, "an instance panicked");
-        let (taken, _) = self.running[number].end();
+        let (mut taken, _) = self.running[number].end();
+        while let Some(aside) = self.running[number].take_aside() {
+            taken.extend(aside);
+        }
         send_home(version, taken.into_iter().map(|entry| entry.refuse(panicked())).collect());
         if !has_run {
             // Another would do no better.

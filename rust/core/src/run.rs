@@ -77,33 +77,36 @@ impl Runner {
     /// Runs `batch`, whose entries all have the same key, and appends an outcome for each to `outcomes`. Returns those
     /// whose run was stopped on a loop, because it took too long there.
     pub fn run(&mut self, job: Job<'_>, batch: Vec<Entry>, outcomes: &mut Vec<Outcome>) -> Vec<Entry> {
-        let mut failed = match self.run_once(job, batch, false, outcomes) {
-            Ok(()) => return Vec::new(),
-            Err(failed) => vec![failed],
-        };
-        // Depth first, so that at most log2(batch) halves wait.
-        while let Some(next) = failed.pop() {
-            let (mut entries, error) = match next {
-                Failed::Run(entries, error) => (entries, error),
-                Failed::Stopped(entries) => return stopped(job, entries, failed, outcomes),
-            };
-            if entries.len() <= 1 {
-                outcomes.extend(entries.drain(..).map(|entry| entry.refuse(blame(&error))));
-                continue;
-            }
-            if !job.version.retries.withdraw() {
+        match self.run_once(job, batch, false, outcomes) {
+            Ok(()) => Vec::new(),
+            Err(failed) => self.retry(job, failed, outcomes),
+        }
+    }
+
+    /// Runs the halves of a batch that failed, depth first, so that at most log2(batch) of them wait.
+    #[cold]
+    fn retry(&mut self, job: Job<'_>, failed: Failed, outcomes: &mut Vec<Outcome>) -> Vec<Entry> {
+        let mut aside = Aside { place: job.place, lists: Vec::new() };
+        let mut failed = Some(failed);
+        loop {
+            match failed.take() {
+                Some(Failed::Stopped(entries)) => return stopped(job, entries, aside, outcomes),
+                Some(Failed::Run(entries, error)) if entries.len() <= 1 => {
+                    outcomes.extend(entries.into_iter().map(|entry| entry.refuse(blame(&error))));
+                }
+                Some(Failed::Run(mut entries, _)) if job.version.retries.withdraw() => {
+                    aside.push(entries.split_off(entries.len() / 2));
+                    aside.push(entries);
+                }
                 // One by one: what it would have cost not to batch them.
-                let alone =
-                    entries.into_iter().filter_map(|entry| self.run_once(job, vec![entry], true, outcomes).err());
-                failed.extend(alone);
-                continue;
+                Some(Failed::Run(entries, _)) => entries.into_iter().rev().for_each(|entry| aside.push(vec![entry])),
+                None => {}
             }
-            let later = entries.split_off(entries.len() / 2);
-            for half in [entries, later] {
-                failed.extend(self.run_once(job, half, true, outcomes).err());
+            let Some(next) = aside.pop() else { return Vec::new() };
+            if !next.is_empty() {
+                failed = self.run_once(job, next, true, outcomes).err();
             }
         }
-        Vec::new()
     }
 
     /// Gives back memory that only an unusually large batch needed.
@@ -242,22 +245,41 @@ fn scatter(
     }
 }
 
+/// Parts of a failed batch that wait for their runs. On an instance they lie where the loops can still answer them.
+struct Aside<'a> {
+    place: Place<'a>,
+    lists: Vec<Vec<Entry>>,
+}
+
+impl Aside<'_> {
+    fn push(&mut self, entries: Vec<Entry>) {
+        match self.place {
+            Place::Loop(_) => self.lists.push(entries),
+            Place::Instance(running) => running.put_aside(entries),
+        }
+    }
+
+    fn pop(&mut self) -> Option<Vec<Entry>> {
+        match self.place {
+            Place::Loop(_) => self.lists.pop(),
+            Place::Instance(running) => running.take_aside(),
+        }
+    }
+}
+
 /// What becomes of a batch that was stopped, and of what was to run after it: on a loop it is given back, on an instance
 /// nobody is left who could be answered with it.
 #[cold]
-fn stopped(job: Job<'_>, entries: Vec<Entry>, later: Vec<Failed>, outcomes: &mut Vec<Outcome>) -> Vec<Entry> {
-    let later = later.into_iter().flat_map(|failed| match failed {
-        Failed::Run(entries, _) | Failed::Stopped(entries) => entries,
-    });
-    let entries = entries.into_iter().chain(later);
-    match job.place {
-        Place::Loop(_) => entries.collect(),
-        Place::Instance(_) => {
-            let error = Error::new(Kind::Draining, "the server is shutting down, and the run was stopped");
-            outcomes.extend(entries.map(|entry| entry.refuse(error.clone())));
-            Vec::new()
-        }
+fn stopped(job: Job<'_>, mut entries: Vec<Entry>, mut aside: Aside<'_>, outcomes: &mut Vec<Outcome>) -> Vec<Entry> {
+    while let Some(later) = aside.pop() {
+        entries.extend(later);
     }
+    if let Place::Loop(_) = job.place {
+        return entries;
+    }
+    let error = Error::new(Kind::Draining, "the server is shutting down, and the run was stopped");
+    outcomes.extend(entries.into_iter().map(|entry| entry.refuse(error.clone())));
+    Vec::new()
 }
 
 /// Does `work`; a panic in it is counted, and an error of those whom it concerns.

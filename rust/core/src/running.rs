@@ -26,6 +26,8 @@ pub struct Running {
 struct State {
     /// Those who wait for the run; in the order of their rows.
     entries: Vec<Entry>,
+    /// Parts of a failed batch that will run next; the last one first.
+    aside: Vec<Vec<Entry>>,
     is_going_on: bool,
     /// Nobody waits for its end.
     is_abandoned: bool,
@@ -34,7 +36,9 @@ struct State {
 impl Running {
     /// A run over `entries` begins.
     pub(crate) fn begin(&self, entries: Vec<Entry>) {
-        *lock(&self.state) = State { entries, is_going_on: true, is_abandoned: false };
+        let mut state = lock(&self.state);
+        state.entries = entries;
+        state.is_going_on = true;
     }
 
     /// The run has ended: gives back those who still wait for it, and whether it was stopped.
@@ -45,29 +49,42 @@ impl Running {
             // Under the lock, so that nobody stops the next run for this one.
             self.stop.reset();
         }
-        (std::mem::take(&mut *state).entries, was_stopped)
+        (state.is_going_on, state.is_abandoned) = (false, false);
+        (std::mem::take(&mut state.entries), was_stopped)
+    }
+
+    /// Keeps entries whose run comes later.
+    pub(crate) fn put_aside(&self, entries: Vec<Entry>) {
+        lock(&self.state).aside.push(entries);
+    }
+
+    /// The entries that were put aside last, as far as they still wait.
+    pub(crate) fn take_aside(&self) -> Option<Vec<Entry>> {
+        lock(&self.state).aside.pop()
     }
 
     /// Takes out the entries of loop `home` that are to be answered now, and stops the run if they were the last. Tells
     /// when the next one's deadline passes.
     pub(crate) fn expire(&self, home: usize, now: Instant, refused: &mut Vec<Outcome>) -> Option<Instant> {
         let mut state = lock(&self.state);
-        if !state.entries.iter().any(|entry| entry.ticket.home == home) {
-            return None;
-        }
+        let State { entries, aside, .. } = &mut *state;
         let mut next: Option<Instant> = None;
-        let mut left = Vec::with_capacity(state.entries.len());
-        for mut entry in std::mem::take(&mut state.entries) {
-            if entry.ticket.home != home {
-                left.push(entry);
-            } else if let Some(error) = reason_to_answer(&mut entry, now) {
-                refused.push(entry.refuse(error));
-            } else {
-                next = [next, entry.deadline].into_iter().flatten().min();
-                left.push(entry);
+        for entries in std::iter::once(entries).chain(aside) {
+            if !entries.iter().any(|entry| entry.ticket.home == home) {
+                continue;
+            }
+            for mut entry in std::mem::take(entries) {
+                let reason = if entry.ticket.home == home { reason_to_answer(&mut entry, now) } else { None };
+                if let Some(error) = reason {
+                    refused.push(entry.refuse(error));
+                    continue;
+                }
+                if entry.ticket.home == home {
+                    next = [next, entry.deadline].into_iter().flatten().min();
+                }
+                entries.push(entry);
             }
         }
-        state.entries = left;
         if state.entries.is_empty() && state.is_going_on {
             state.is_abandoned = true;
             self.stop.ask();

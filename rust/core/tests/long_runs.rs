@@ -150,3 +150,23 @@ fn a_version_that_was_slow_once_is_tried_again() {
     }
     assert!(answered > 300, "{answered} of 400");
 }
+
+#[test]
+fn a_caller_is_answered_at_its_deadline_while_the_other_half_of_its_failed_batch_runs() {
+    let mut bench = pooled();
+    let busy = bench.keep_busy();
+    let bad = bench.send(&[&[support::POISON]]);
+    let hasty = send_until(&mut bench, 1.0, Duration::from_secs(1));
+    bench.flush();
+    // The batch fails, and the run of its first half is held.
+    *bench.backend.holds_from.lock().unwrap() = Some(3);
+    bench.backend.hold(false);
+    bench.receive_until(|| busy.is_answered());
+    eventually(|| bench.backend.runs() == [1, 2, 1]);
+    pass(&mut bench, Duration::from_millis(1_001));
+    assert_eq!(hasty.only().kind(), Kind::DeadlineExceeded);
+    *bench.backend.holds_from.lock().unwrap() = None;
+    bench.receive_until(|| bad.is_answered());
+    assert_eq!(bad.only().kind(), Kind::InvalidArgument);
+    assert_eq!(bench.backend.runs(), [1, 2, 1], "what was answered does not run");
+}

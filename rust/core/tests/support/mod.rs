@@ -39,6 +39,8 @@ pub const POISON: f32 = -666.0;
 pub struct Doubler {
     pub runs: Mutex<Vec<usize>>,
     pub held: Mutex<bool>,
+    /// The run from whose number on runs are held as well.
+    pub holds_from: Mutex<Option<usize>>,
     pub panics: AtomicBool,
     /// How many runs were stopped before their end.
     pub stopped: AtomicUsize,
@@ -68,8 +70,12 @@ impl Backend for Doubler {
         stop: &Stop,
     ) -> Result<Vec<OutputTensor>, RunError> {
         let input = inputs[0];
-        self.runs.lock().unwrap().push(input.shape[0] as usize);
-        while *self.held.lock().unwrap() {
+        let number = {
+            let mut runs = self.runs.lock().unwrap();
+            runs.push(input.shape[0] as usize);
+            runs.len()
+        };
+        while *self.held.lock().unwrap() || self.holds_from.lock().unwrap().is_some_and(|from| number >= from) {
             if stop.is_asked() {
                 self.stopped.fetch_add(1, Ordering::SeqCst);
                 return Err(RunError { is_input_fault: false, text: "stopped".to_owned() });
