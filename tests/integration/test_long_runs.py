@@ -25,6 +25,13 @@ DEADLINE_EXCEEDED = 4
 # Some days of turns: what answers beside them, or after them, was not waiting for their end.
 ENDLESS = 10**12
 LIMIT_S = 20.0
+SETTINGS = (
+    "models.endless.instances=2",
+    "server.event_loops=2",
+    f"limits.arena_bytes={512 << 20}",
+    f"limits.byte_budget={64 << 20}",
+    f"limits.max_response_bytes={4 << 20}",
+)
 # Longer than the pause that the server notices, which is a bit more than two seconds.
 PAUSE_S = 3.0
 
@@ -47,7 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = graphs.write_all(tmp_path_factory.mktemp("models"), ["mlp", "large", "identity_FP32"])
     graphs.write(folder, "endless", endless())
     with serving(tmp_path_factory.mktemp("long-runs")) as start:
-        yield start(folder, "--set", "models.endless.instances=2", "--set", "server.event_loops=2")
+        yield start(folder, *(part for setting in SETTINGS for part in ("--set", setting)))
 
 
 def is_answered_at_once(server: ServerProcess) -> bool:
@@ -89,9 +96,7 @@ def test_a_run_without_end_does_not_keep_the_server_from_ending(start_server: St
     server = start_server(tmp_path / "models", "--set", "server.drain_timeout_ms=300")
     with Http2Connection(server.grpc) as connection:
         connection.send(connection.open(grpc_headers()), framed(ask(ENDLESS)))
-        eventually(
-            lambda: metric(server, "mlserve_runs_total", model="endless") == 1, limit_s=LIMIT_S, what="it runs"
-        )
+        eventually(lambda: metric(server, "mlserve_runs_total", model="endless") == 1, limit_s=LIMIT_S, what="it runs")
         assert server.stop() == 0
 
 
@@ -122,9 +127,11 @@ def test_a_model_that_was_asked_for_too_much_answers_the_next(server: ServerProc
     def large(count: int) -> bytes:
         return Inference("large", [Tensor.of("count", np.array([count]), "INT64")]).message()
 
-    for _ in range(3):
-        refused = grpc_call(server.grpc, large(900_000_000))
+    # More than the runtime may have, more than the byte budget and an answer may have, more than an answer may have.
+    for count, setting in [(900_000_000, "limits.arena_bytes"), (12_000_000, "limits."), (1_000_000, "limits.max_response_bytes")]:
+        refused = grpc_call(server.grpc, large(count))
         assert refused.grpc_status != 0
+        assert setting in refused.grpc_text
         for _ in range(5):
             assert grpc_call(server.grpc, large(5)).grpc_status == 0
 

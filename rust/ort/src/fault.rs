@@ -75,9 +75,12 @@ fn out_of_memory(message: &str, limit: Option<usize>) -> Option<RunError> {
     };
     let text = match limit {
         Some(limit) if is_input_fault => {
-            format!("these values make the model ask for more memory than all of its tensors may have ({limit} bytes)")
+            format!(
+                "these values make the model ask for more memory than all tensors may have ({limit} bytes, \
+                 limits.arena_bytes)"
+            )
         }
-        _ => "there is not enough memory for this run at the moment".to_owned(),
+        _ => "there is not enough memory for this run at the moment (limits.arena_bytes)".to_owned(),
     };
     Some(RunError { is_input_fault, text })
 }
