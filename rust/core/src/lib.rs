@@ -5,6 +5,8 @@
 //! stages of a request in the order it meets them; [`pipeline`] joins them. See docs/architecture.md.
 
 #![forbid(unsafe_code)]
+// Whoever prints waits for the reader; the server's `output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod admit;
 pub mod answers;

@@ -5,6 +5,9 @@
 //! unsafe is in `api`, `arena`, `exit`, `fork`, `memory`, `options`, `runtime`, `session`, `stop`, `telemetry`, `threads` and
 //! `value`; nothing else here may.
 
+// Whoever prints waits for the reader; the server's `output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod api;
 mod arena;
 mod backend;

@@ -2,6 +2,9 @@
 //!
 //! Python threads never carry an ONNX request of a socket; only a call of the same process comes through here.
 
+// Whoever prints waits for the reader; the server's `output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod error;
 mod gil;
 mod infer;

@@ -6,6 +6,8 @@
 //! This crate knows no Python. See docs/architecture.md.
 
 #![forbid(unsafe_code)]
+// Whoever prints waits for the reader; the server's `output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub use mlserve_ort::end_without_destructors;
 
