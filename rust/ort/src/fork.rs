@@ -1,4 +1,5 @@
-//! The end of a fork of a process that has loaded the runtime.
+//! The end of a process in which the runtime's destructors must not run: the fork of one that has loaded it, and one in
+//! which something still runs.
 
 use std::ffi::{c_int, c_void};
 
@@ -8,9 +9,9 @@ unsafe extern "C" {
     fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
 }
 
-/// To be called in the child of a fork: when it comes to its end, the runtime's destructors are passed over. They would
-/// wait for ever for threads that only the parent has. So are other functions that libraries left for the end of a
-/// process; what stands in the C library's buffers is written.
+/// When the process comes to its end, the runtime's destructors are passed over. In the child of a fork they would wait for
+/// ever for threads that only the parent has. So are other functions that libraries left for the end of a process; what
+/// stands in the C library's buffers is written, and the exit status stays.
 pub fn end_without_destructors() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: the function is never unloaded, as no Python extension is; the argument is not read.

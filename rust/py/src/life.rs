@@ -94,9 +94,15 @@ impl Life {
 
     /// As [`Self::stop`] at once, for the end of the interpreter: waits for a moment only, and looks for no signals.
     pub(crate) fn leave(&self, py: Python<'_>) {
-        if self.check_process().is_ok() {
-            self.ask_to_stop(false);
-            released(py, || self.shared.wait(EXIT_LIMIT, |state| matches!(state, State::Ended(_))));
+        if self.check_process().is_err() {
+            return;
+        }
+        let server = self.running().ok();
+        self.ask_to_stop(false);
+        let has_ended = released(py, || self.shared.wait(EXIT_LIMIT, |state| matches!(state, State::Ended(_))));
+        if !has_ended || server.is_some_and(|server| server.left_behind() > 0) {
+            // The runtime would be torn down under the hands of what still runs in it.
+            mlserve_server::end_without_destructors();
         }
     }
 

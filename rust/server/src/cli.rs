@@ -49,6 +49,11 @@ pub fn run(arguments: &[String], ort_library: Option<&Path>) -> i32 {
         Some(("config", matches)) => merged(matches, &keys, None).and_then(|(settings, _)| config(&settings)),
         _ => Ok(()),
     };
+    status_of(result)
+}
+
+/// The exit status of a command; says what went wrong.
+fn status_of(result: Result<(), String>) -> i32 {
     match result {
         Ok(()) => 0,
         Err(text) => {
@@ -207,6 +212,9 @@ fn serve(settings: Settings, sources: &Sources) -> Result<(), String> {
     });
     banner.flush();
     telemetry::flush();
+    if server.left_behind() > 0 {
+        mlserve_ort::exit_at_once(status_of(outcome));
+    }
     outcome
 }
 
