@@ -16,6 +16,9 @@ METRICS_PORT ?= 8002
 # What `make bench` measures; empty: everything. `make bench BENCH="cpu --rounds 9"`, see docs/benchmarks.md.
 BENCH ?=
 
+# What `make fuzz` tries: how many files, which ones, and the models that they are made of.
+FUZZ ?= 20000 1 examples/models
+
 # pip compiles nothing here and asks nobody.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The extension and the tests are linked against the interpreter that runs them.
@@ -29,7 +32,7 @@ PYTHON_SOURCES := pyproject.toml $(shell find python -type f \( -name '*.py' -o 
 # The wheel's library, which Rust tests load.
 ORT_LIBRARY = $$(PYTHONPATH=python $(BIN)/python -m mlserve.serving.runtime)
 
-.PHONY: help serve test loom check bench attack kserve perf-analyzer rolling proxies protos models reference deny clean
+.PHONY: help serve test fuzz loom check bench attack kserve perf-analyzer rolling proxies protos models reference deny clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -50,6 +53,10 @@ check: $(STAMPS)/dev ## Formats, lints, types, stub and layers
 	$(BIN)/mypy
 	$(BIN)/stubtest --mypy-config-file pyproject.toml mlserve._core
 	$(BIN)/python -m pytest tests/unit/test_layers.py tests/unit/test_generated.py
+
+fuzz: $(STAMPS)/tools ## Load changed model files in a child process (FUZZ="COUNT SEED FOLDER…")
+	cargo build --release --locked --package mlserve-ort --example fuzz
+	MLSERVE_ORT_LIB=$(ORT_LIBRARY) $(CARGO_TARGET_DIR)/release/examples/fuzz $(FUZZ)
 
 # Loom replaces the locks of the whole build, so it has a target directory of its own.
 loom: ## Try every interleaving where threads meet (part of make test)

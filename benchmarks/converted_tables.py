@@ -62,30 +62,61 @@ def estimators(labels: Any, values: Any) -> Iterator[tuple[str, Any, Any]]:
     """Estimators, each with what it learns."""
     scaled = pipeline.make_pipeline
     classifiers = [
-        linear_model.LogisticRegression(max_iter=200), linear_model.SGDClassifier(loss="log_loss"),
-        linear_model.RidgeClassifier(), svm.SVC(probability=True), svm.LinearSVC(), tree.DecisionTreeClassifier(),
-        ensemble.RandomForestClassifier(10), ensemble.ExtraTreesClassifier(10), ensemble.GradientBoostingClassifier(n_estimators=5),
-        ensemble.HistGradientBoostingClassifier(max_iter=5), ensemble.AdaBoostClassifier(n_estimators=5),
-        ensemble.BaggingClassifier(n_estimators=3), naive_bayes.GaussianNB(), neighbors.KNeighborsClassifier(),
-        neural_network.MLPClassifier((8,), max_iter=20), multiclass.OneVsRestClassifier(linear_model.LogisticRegression()),
-        ensemble.VotingClassifier([("a", linear_model.LogisticRegression()), ("b", tree.DecisionTreeClassifier())], voting="soft"),
+        linear_model.LogisticRegression(max_iter=200),
+        linear_model.SGDClassifier(loss="log_loss"),
+        linear_model.RidgeClassifier(),
+        svm.SVC(probability=True),
+        svm.LinearSVC(),
+        tree.DecisionTreeClassifier(),
+        ensemble.RandomForestClassifier(10),
+        ensemble.ExtraTreesClassifier(10),
+        ensemble.GradientBoostingClassifier(n_estimators=5),
+        ensemble.HistGradientBoostingClassifier(max_iter=5),
+        ensemble.AdaBoostClassifier(n_estimators=5),
+        ensemble.BaggingClassifier(n_estimators=3),
+        naive_bayes.GaussianNB(),
+        neighbors.KNeighborsClassifier(),
+        neural_network.MLPClassifier((8,), max_iter=20),
+        multiclass.OneVsRestClassifier(linear_model.LogisticRegression()),
+        ensemble.VotingClassifier(
+            [("a", linear_model.LogisticRegression()), ("b", tree.DecisionTreeClassifier())], voting="soft"
+        ),
         ensemble.StackingClassifier([("a", linear_model.LogisticRegression()), ("b", tree.DecisionTreeClassifier())]),
         scaled(preprocessing.StandardScaler(), linear_model.LogisticRegression()),
         scaled(preprocessing.MinMaxScaler(), preprocessing.PolynomialFeatures(2), linear_model.LogisticRegression()),
     ]
     regressors = [
-        linear_model.LinearRegression(), linear_model.Ridge(), linear_model.Lasso(0.01), linear_model.ElasticNet(0.01),
-        svm.SVR(), tree.DecisionTreeRegressor(), ensemble.RandomForestRegressor(10), ensemble.ExtraTreesRegressor(10),
-        ensemble.GradientBoostingRegressor(n_estimators=5), ensemble.HistGradientBoostingRegressor(max_iter=5),
-        neighbors.KNeighborsRegressor(), neural_network.MLPRegressor((8,), max_iter=20),
-        gaussian_process.GaussianProcessRegressor(), linear_model.PoissonRegressor(),
+        linear_model.LinearRegression(),
+        linear_model.Ridge(),
+        linear_model.Lasso(0.01),
+        linear_model.ElasticNet(0.01),
+        svm.SVR(),
+        tree.DecisionTreeRegressor(),
+        ensemble.RandomForestRegressor(10),
+        ensemble.ExtraTreesRegressor(10),
+        ensemble.GradientBoostingRegressor(n_estimators=5),
+        ensemble.HistGradientBoostingRegressor(max_iter=5),
+        neighbors.KNeighborsRegressor(),
+        neural_network.MLPRegressor((8,), max_iter=20),
+        gaussian_process.GaussianProcessRegressor(),
+        linear_model.PoissonRegressor(),
     ]
     transformers = [
-        preprocessing.StandardScaler(), preprocessing.MinMaxScaler(), preprocessing.MaxAbsScaler(),
-        preprocessing.RobustScaler(), preprocessing.Normalizer(), preprocessing.Binarizer(),
-        preprocessing.PolynomialFeatures(2), preprocessing.KBinsDiscretizer(4), preprocessing.PowerTransformer(),
-        preprocessing.QuantileTransformer(n_quantiles=20), decomposition.PCA(3), decomposition.TruncatedSVD(3),
-        cluster.KMeans(3), mixture.GaussianMixture(2), ensemble.IsolationForest(n_estimators=5),
+        preprocessing.StandardScaler(),
+        preprocessing.MinMaxScaler(),
+        preprocessing.MaxAbsScaler(),
+        preprocessing.RobustScaler(),
+        preprocessing.Normalizer(),
+        preprocessing.Binarizer(),
+        preprocessing.PolynomialFeatures(2),
+        preprocessing.KBinsDiscretizer(4),
+        preprocessing.PowerTransformer(),
+        preprocessing.QuantileTransformer(n_quantiles=20),
+        decomposition.PCA(3),
+        decomposition.TruncatedSVD(3),
+        cluster.KMeans(3),
+        mixture.GaussianMixture(2),
+        ensemble.IsolationForest(n_estimators=5),
         neighbors.LocalOutlierFactor(novelty=True),
     ]
     for group, target in ((classifiers, labels), (regressors, values), (transformers, labels)):
@@ -107,21 +138,32 @@ def texts(random: Any, labels: Any) -> Iterator[tuple[str, onnx.ModelProto]]:
     yield "sklearn_TfidfVectorizer", to_onnx(vectorizer, initial_types=[("x", StringTensorType([None, 1]))])
     import pandas  # noqa: PLC0415 -- comes with the converters
 
-    frame = pandas.DataFrame({"colour": words[:, 0], "age": random.normal(size=ROWS), "count": random.integers(0, 9, ROWS)})
-    columns = compose.ColumnTransformer([
-        ("words", preprocessing.OneHotEncoder(handle_unknown="ignore"), ["colour"]),
-        ("numbers", preprocessing.StandardScaler(), ["age"]),
-        ("counts", "passthrough", ["count"]),
-    ])
+    frame = pandas.DataFrame(
+        {"colour": words[:, 0], "age": random.normal(size=ROWS), "count": random.integers(0, 9, ROWS)}
+    )
+    columns = compose.ColumnTransformer(
+        [
+            ("words", preprocessing.OneHotEncoder(handle_unknown="ignore"), ["colour"]),
+            ("numbers", preprocessing.StandardScaler(), ["age"]),
+            ("counts", "passthrough", ["count"]),
+        ]
+    )
     mixed = pipeline.make_pipeline(columns, linear_model.LogisticRegression()).fit(frame, labels)
-    types = [("colour", StringTensorType([None, 1])), ("age", FloatTensorType([None, 1])), ("count", Int64TensorType([None, 1]))]
+    types = [
+        ("colour", StringTensorType([None, 1])),
+        ("age", FloatTensorType([None, 1])),
+        ("count", Int64TensorType([None, 1])),
+    ]
     yield "sklearn_ColumnTransformer", to_onnx(mixed, initial_types=types, options={"zipmap": False})
 
 
 def boosted(x: Any, labels: Any, values: Any) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Boosted trees of the two libraries."""
     types = [("x", ToolsFloats([None, WIDTH]))]
-    yield "xgboost_classifier", convert_xgboost(xgboost.XGBClassifier(n_estimators=5).fit(x, labels), initial_types=types)
+    yield (
+        "xgboost_classifier",
+        convert_xgboost(xgboost.XGBClassifier(n_estimators=5).fit(x, labels), initial_types=types),
+    )
     yield "xgboost_regressor", convert_xgboost(xgboost.XGBRegressor(n_estimators=5).fit(x, values), initial_types=types)
     yield "xgboost_forest", convert_xgboost(xgboost.XGBRFRegressor(n_estimators=5).fit(x, values), initial_types=types)
     classifier = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1).fit(x, labels)

@@ -31,7 +31,7 @@ from tests.reference import Reference, assert_same_bits
 from tests.requests_by_hand import Inference, Tensor
 
 if TYPE_CHECKING:
-    from tests.conftest import ServerProcess
+    from tests.conftest import ServerProcess, StartServer
 
 pytestmark = [
     pytest.mark.server,
@@ -146,3 +146,115 @@ def test_inspect_of_a_safe_model_says_that_it_batches(folder: Path) -> None:
     command = [sys.executable, "-m", "mlserve", "inspect", str(folder / "mlp" / "1" / "model.onnx"), "--json"]
     found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     assert (found["batching"], found["batching_reason"]) == (True, None)
+
+
+RED = np.array(["red"], dtype=object)
+GREEN = np.array(["green"], dtype=object)
+
+
+def behind_words() -> bytes:
+    """Words to rows of a table, less the mean of all rows: no trial row that is not one of the words shows it."""
+    keys: dict[str, Any] = {"keys_strings": ["red", "green"], "values_int64s": [1, 2], "default_int64": 0}
+    table = np.array([[0, 0], [1, 4], [9, 16]], np.float32)
+    nodes = [
+        onnx.helper.make_node("LabelEncoder", ["s"], ["k"], domain="ai.onnx.ml", **keys),
+        onnx.helper.make_node("Gather", ["table", "k"], ["e"]),
+        onnx.helper.make_node("ReduceMean", ["e"], ["m"], axes=[0]),
+        onnx.helper.make_node("Sub", ["e", "m"], ["y"]),
+    ]
+    inputs, outputs = [graphs.value("s", "BYTES", ["n"])], [graphs.value("y", "FP32", ["n", 2])]
+    return saved(nodes, inputs, outputs, [graphs.constant("table", table)])
+
+
+def packed() -> bytes:
+    """One caller's places among the rows of all callers."""
+    nodes = [
+        onnx.helper.make_node("Gather", ["table", "ids"], ["e"]),
+        onnx.helper.make_node("Gather", ["e", "starts"], ["y"]),
+    ]
+    table = np.arange(20, dtype=np.float32).reshape(10, 2)
+    inputs = [graphs.value("ids", "INT64", ["k"]), graphs.value("starts", "INT64", ["n"])]
+    return saved(nodes, inputs, [graphs.value("y", "FP32", ["n", 2])], [graphs.constant("table", table)])
+
+
+def saved(nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: list[Any]) -> bytes:
+    graph = onnx.helper.make_graph(nodes, "tests", inputs, outputs, constants)
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+    return bytes(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def dictionaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dictionaries")
+    for name, content in (("words", behind_words()), ("packed", packed())):
+        path = folder / name / "1" / "model.onnx"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    return folder
+
+
+def ask_each(server: ServerProcess, model: str, requests: list[list[Tensor]]) -> list[np.ndarray[Any, np.dtype[Any]]]:
+    """Answers of many callers at once, who send these requests in turn; in the requests' order, a round after another."""
+    messages = [Inference(model, tensors).message() for tensors in requests]
+
+    async def ask_all() -> list[bytes]:
+        async with grpc.aio.insecure_channel(server.grpc) as channel:
+            call: Any = channel.unary_unary(INFER)
+            return list(await asyncio.gather(*(call(messages[at % len(messages)]) for at in range(CALLERS))))
+
+    responses: list[Any] = [inference_pb2.ModelInferResponse.FromString(raw) for raw in asyncio.run(ask_all())]
+    return [np.frombuffer(response.raw_output_contents[0], np.float32) for response in responses]
+
+
+@pytest.fixture(scope="module")
+def dictionary_server(dictionaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with serving(tmp_path_factory.mktemp("dictionary-server")) as start:
+        yield start(dictionaries, "--report-batches")
+
+
+def test_rows_that_meet_behind_words_never_share_a_run(dictionary_server: ServerProcess) -> None:
+    requests = [[Tensor.of("s", word, "BYTES")] for word in (RED, GREEN)]
+    # Alone each row is its own mean.
+    assert all((answer == 0).all() for answer in ask_each(dictionary_server, "words", requests))
+
+
+def test_a_caller_never_gets_the_row_of_another(dictionary_server: ServerProcess) -> None:
+    zero = Tensor.of("starts", np.zeros(1, np.int64), "INT64")
+    requests = [[Tensor.of("ids", np.array([number], np.int64), "INT64"), zero] for number in range(10)]
+    for at, answer in enumerate(ask_each(dictionary_server, "packed", requests)):
+        assert answer.tolist() == [2 * (at % 10), 2 * (at % 10) + 1]
+
+
+def test_inputs_of_different_lengths_are_taken_by_a_model_without_rows(dictionary_server: ServerProcess) -> None:
+    ids = Tensor.of("ids", np.array([3, 4, 5], np.int64), "INT64")
+    starts = Tensor.of("starts", np.array([2, 0], np.int64), "INT64")
+    body, fields = Inference("packed", [ids, starts]).body()
+    answer = ask(dictionary_server.http, "POST", "/v2/models/packed/infer", body, fields)
+    assert answer.json["outputs"][0]["data"] == [10, 11, 6, 7]
+
+
+@pytest.mark.parametrize(("choice", "name"), [("trust", "trusted"), ("off", "unsafe"), ("auto", "unsafe")])
+def test_a_user_who_knows_better_can_say_so(
+    start_server: StartServer, dictionaries: Path, choice: str, name: str
+) -> None:
+    server = start_server(dictionaries, "--set", f"models.words.batching={choice}", "--report-batches")
+    found = ask(server.http, "GET", "/v2/models/words").json["properties"]
+    assert found["batching"] == name
+    expected = "its settings say" if choice == "off" else "ReduceMean"
+    assert expected in found["batching_reason"]
+    assert ('batching = \\"trust\\"' in server.log.read_text()) == (choice == "trust")
+    answers = ask_each(server, "words", [[Tensor.of("s", word, "BYTES")] for word in (RED, GREEN)])
+    # Whoever trusts this model gets what it does: the test proves that requests shared runs.
+    assert any((answer != 0).any() for answer in answers) == (choice == "trust")
+
+
+def test_dynamic_batching_without_effect_is_told_with_what_to_do(start_server: StartServer, dictionaries: Path) -> None:
+    config = dictionaries / "words" / "config.pbtxt"
+    config.write_text("max_batch_size: 8\ndynamic_batching {}\n")
+    try:
+        log = start_server(dictionaries).log.read_text()
+    finally:
+        config.unlink()
+    assert "dynamic_batching has no effect" in log
+    assert "ReduceMean" in log
+    assert "models.words.batching" in log

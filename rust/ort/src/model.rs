@@ -10,4 +10,5 @@ pub(crate) mod file;
 pub(crate) mod flow;
 pub(crate) mod proto;
 pub(crate) mod spec;
+pub(crate) mod structure;
 pub(crate) mod tensor;

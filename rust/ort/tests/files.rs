@@ -10,7 +10,10 @@ use mlserve_core::tensor::DataType;
 use mlserve_ort::{LoadError, LoadErrorKind, LoadedModel, Runtime, RuntimeOptions};
 use prost::Message;
 use support::models::{mlp, noise};
-use support::onnx::{Builder, Entry, FLOAT, INT64, Kind, MapType, STRING, Tensor, Type, Wrapped, floats, tensor};
+use support::onnx::{
+    Attribute, BOOL, Builder, Entry, FLOAT, Function, INT64, Kind, MapType, Opset, STRING, Tensor, Type, Wrapped,
+    floats, graph, int, int64s, raw, tensor,
+};
 use support::{Owned, Scratch, as_floats, options, run, runtime, try_load};
 
 fn load_path(path: &Path) -> Result<LoadedModel, LoadError> {
@@ -271,4 +274,68 @@ fn weights_beyond_the_end_of_their_file_are_refused() {
         let error = refusal(&external(scratch.path(), "weights.bin", &entries));
         assert_eq!(error.kind(), LoadErrorKind::ModelBroken, "{error}");
     }
+}
+
+/// A function of domain `own` that calls others.
+fn function(name: &str, calls: &[&str]) -> Function {
+    let mut body = Builder::new();
+    for (at, call) in calls.iter().enumerate() {
+        let (from, to) = (format!("v{at}"), format!("v{}", at + 1));
+        let domain = if *call == "Relu" { "" } else { "own" };
+        body = body.node_of(domain, call, &[&from], &[&to], &[]);
+    }
+    let opset = |domain: &str, version| Opset { domain: domain.to_owned(), version };
+    Function {
+        name: name.to_owned(),
+        domain: "own".to_owned(),
+        input: vec!["v0".to_owned()],
+        output: vec![format!("v{}", calls.len())],
+        node: body.graph.node,
+        opset_import: vec![opset("", 17), opset("own", 1)],
+    }
+}
+
+fn calling(functions: Vec<Function>) -> Builder {
+    let mut builder = Builder::new()
+        .domain("own", 1)
+        .input("x", FLOAT, &[-1, 2])
+        .node_of("own", "f0", &["x"], &["y"], &[])
+        .output("y", FLOAT, &[-1, 2]);
+    builder.functions = functions;
+    builder
+}
+
+#[test]
+fn functions_that_call_themselves_or_multiply_are_refused() {
+    let refused = |functions| try_load(calling(functions)).expect_err("refused").text().to_owned();
+    assert!(refused(vec![function("f0", &["f0"])]).contains("'f0' of the model calls itself"));
+    assert!(refused(vec![function("f0", &["f1"]), function("f1", &["f0"])]).contains("calls itself"));
+    let name = |number: usize| if number == 40 { "Relu".to_owned() } else { format!("f{number}") };
+    let doubling = |number| function(&name(number), &[&name(number + 1), &name(number + 1)]);
+    assert!(refused((0..40).map(doubling).collect()).contains("become 1099511627776 operations"));
+    let chain = |number: usize| function(&format!("f{number}"), &[&format!("f{}", number + 1)]);
+    assert!(refused((0..10_000).map(chain).collect()).contains("nested deeper than 64"));
+    try_load(calling(vec![function("f0", &["f1", "f1"]), function("f1", &["Relu"])])).expect("loads");
+}
+
+#[test]
+fn graphs_inside_that_do_not_fit_their_operation_are_refused() {
+    let refused = |op_type: &str, attributes: &[Attribute]| {
+        let builder = Builder::new()
+            .input("x", FLOAT, &[-1, 2])
+            .initial(int64s("three", &[], &[3]))
+            .initial(raw("yes", BOOL, &[], &[1]))
+            .node(op_type, &["three", "yes", "x"], &["y"], attributes)
+            .output("y", FLOAT, &[-1, 2]);
+        try_load(builder).expect_err("refused").text().to_owned()
+    };
+    let empty = || graph("body", Builder::new().graph);
+    let hollow = Attribute { g: None, ..empty() };
+    assert!(refused("Loop", &[]).contains("Loop 'loop_0' lacks its body"));
+    assert!(
+        refused("Loop", &[empty()]).contains("has a body of 0 inputs and 0 outputs; it needs 3 inputs and 2 outputs")
+    );
+    assert!(refused("Loop", &[hollow]).contains("has an attribute 'body' without content"));
+    assert!(refused("Scan", &[empty(), int("num_scan_inputs", 9)]).contains("scans 9 inputs with a body of 0"));
+    assert!(refused("If", &[]).contains("If 'if_0' lacks a branch"));
 }

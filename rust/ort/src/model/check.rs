@@ -1,5 +1,5 @@
-//! Checks a model before ONNX Runtime's parser sees it: nesting, operations' domains, sizes that contradict themselves,
-//! and where external data lies.
+//! Checks a model before ONNX Runtime's parser sees it: nesting, operations' domains, sizes and structures that contradict
+//! themselves, and where external data lies.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -7,6 +7,7 @@ use std::path::Path;
 use super::external::{DataFile, DataFiles};
 use super::fatal;
 use super::proto::{Attribute, Graph, Model, Node, SparseTensor};
+use super::structure;
 use super::tensor::Tensor;
 use crate::error::LoadError;
 use crate::fingerprint::Fingerprint;
@@ -50,6 +51,7 @@ pub(crate) fn check(model: &Model, path: &Path) -> Result<Findings, LoadError> {
     if let Some(why) = fatal::fatal(model) {
         return Err(LoadError::broken(format!("{}: {why}", path.display())));
     }
+    structure::check_functions(model)?;
     let functions = model.functions.iter().map(|function| (function.domain.as_str(), function.name.as_str())).collect();
     let mut walk =
         Walk { functions, files: DataFiles::beside(path)?, operations: BTreeMap::new(), inner_external: None };
@@ -88,6 +90,9 @@ impl Walk<'_> {
                 let known = "only ai.onnx, ai.onnx.ml and com.microsoft are served; export without custom operations";
                 return Err(LoadError::unsupported(format!("operation {label} is of domain '{domain}': {known}")));
             }
+            if !is_own {
+                structure::check_node(node)?;
+            }
             *self.operations.entry(node.op_type.clone()).or_default() += 1;
             self.attributes(&node.attribute, depth)?;
         }
@@ -106,6 +111,7 @@ impl Walk<'_> {
 
     fn sparse(&mut self, sparse: &SparseTensor) -> Result<(), LoadError> {
         count(&sparse.dims).ok_or_else(|| LoadError::broken("a sparse tensor has impossible dimensions"))?;
+        structure::check_sparse(sparse)?;
         sparse.values.iter().chain(&sparse.indices).try_for_each(|tensor| self.tensor(tensor, INNER))
     }
 
