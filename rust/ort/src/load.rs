@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ pub struct LoadOptions {
     /// Whether the graph is read for the proof of batching. Never false but in tests of the runs that come after.
     #[doc(hidden)]
     pub reads_graph: bool,
+    /// Folders, without links in their paths, that data files may lie in through links, besides the model's own.
+    pub data_roots: Vec<PathBuf>,
 }
 
 impl Default for LoadOptions {
@@ -59,6 +61,7 @@ impl Default for LoadOptions {
             batching: BatchingChoice::Auto,
             session: SessionSettings::default(),
             reads_graph: true,
+            data_roots: Vec::new(),
         }
     }
 }
@@ -171,7 +174,7 @@ fn read_and_load(
 ) -> Result<LoadedModel, LoadError> {
     let start = now();
     let (model, model_bytes) = file::read(path)?;
-    let findings = check::check(&model, path)?;
+    let findings = check::check(&model, path, &options.data_roots)?;
     weights::warn_of_mapped(path, &findings);
     files.extend(findings.fingerprint);
     let data_files = &findings.data_files;

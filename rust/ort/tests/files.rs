@@ -7,7 +7,7 @@ use std::path::Path;
 
 use mlserve_core::model::Batching;
 use mlserve_core::tensor::DataType;
-use mlserve_ort::{LoadError, LoadErrorKind, LoadedModel, Runtime, RuntimeOptions};
+use mlserve_ort::{LoadError, LoadErrorKind, LoadOptions, LoadedModel, Runtime, RuntimeOptions};
 use prost::Message;
 use support::models::{mlp, noise};
 use support::onnx::{
@@ -238,7 +238,6 @@ fn weights_outside_the_directory_are_refused_however_named() {
     write_weights(&secret);
     symlink(&secret, scratch.path().join("link")).expect("links");
     symlink(outside.path(), scratch.path().join("parent")).expect("links");
-    std::fs::hard_link(&secret, scratch.path().join("hard")).expect("links");
     let name = outside.path().file_name().and_then(|name| name.to_str()).expect("text");
     let absolute = secret.to_str().expect("text").to_owned();
     let up = format!("../{name}/secret");
@@ -248,7 +247,6 @@ fn weights_outside_the_directory_are_refused_however_named() {
         (absolute.as_str(), "leaves the model's directory"),
         ("link", "is a link that leaves"),
         ("parent/secret", "is a link that leaves"),
-        ("hard", "is a hard link"),
         ("", "names no file"),
         ("*/_ORT_MEM_ADDR_/*", "names no file"),
         (".", "is not a file"),
@@ -257,6 +255,49 @@ fn weights_outside_the_directory_are_refused_however_named() {
     for (location, text) in cases {
         let error = refusal(&external(scratch.path(), location, &[]));
         assert!(error.text().contains(text), "{location}: {error}");
+    }
+}
+
+#[test]
+fn weights_behind_a_link_into_an_allowed_root_are_used() {
+    let (store, scratch) = (Scratch::new(), Scratch::new());
+    write_weights(&store.path().join("blob"));
+    symlink(store.path().join("blob"), scratch.path().join("weights.bin")).expect("links");
+    let path = external(scratch.path(), "weights.bin", &[]);
+    assert!(refusal(&path).text().contains("server.trusted_roots"));
+    let root = store.path().canonicalize().expect("is there");
+    let options = LoadOptions { data_roots: vec![root], ..options() };
+    let model = mlserve_ort::load(&runtime(), &path, &options).expect("loads");
+    let outputs = run(&*model.backend, &[Owned::floats(&[1, 2], &[1.0, 10.0])], &[0]).expect("runs");
+    assert_eq!(as_floats(&outputs[0]), [31.0, 42.0]);
+}
+
+#[test]
+fn weights_beside_the_file_that_the_model_is_a_link_to_are_used() {
+    let (store, scratch) = (Scratch::new(), Scratch::new());
+    write_weights(&store.path().join("weights.bin"));
+    let named = scratch.path().join("named.onnx");
+    symlink(external(store.path(), "weights.bin", &[]), &named).expect("links");
+    assert!(load_path(&named).is_ok());
+    // A link beside the name comes first, as a cache of contents has them.
+    write_weights(&store.path().join("blob"));
+    std::fs::remove_file(store.path().join("weights.bin")).expect("removed");
+    symlink(store.path().join("blob"), scratch.path().join("weights.bin")).expect("links");
+    assert!(load_path(&named).is_ok());
+}
+
+#[test]
+fn a_hard_link_is_used_if_it_belongs_to_the_owner_of_the_model() {
+    let (outside, scratch) = (Scratch::new(), Scratch::new());
+    let file = outside.path().join("weights");
+    write_weights(&file);
+    std::fs::hard_link(&file, scratch.path().join("hard")).expect("links");
+    let path = external(scratch.path(), "hard", &[]);
+    assert!(load_path(&path).is_ok());
+    // Only root can give files away.
+    if std::os::unix::fs::chown(&file, Some(65_534), None).is_ok() {
+        let error = refusal(&path);
+        assert!(error.text().contains("is a hard link to a file of another user"), "{error}");
     }
 }
 

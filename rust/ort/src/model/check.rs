@@ -2,7 +2,7 @@
 //! themselves, and where external data lies.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::external::{DataFile, DataFiles};
 use super::fatal;
@@ -37,10 +37,10 @@ pub(crate) struct Findings {
     pub(crate) inner_external: Option<String>,
 }
 
-/// Walks the whole model at `path`.
+/// Walks the whole model at `path`, whose data files may be links into `roots`.
 ///
 /// **Errors:** the first thing that is wrong, with its name.
-pub(crate) fn check(model: &Model, path: &Path) -> Result<Findings, LoadError> {
+pub(crate) fn check(model: &Model, path: &Path, roots: &[PathBuf]) -> Result<Findings, LoadError> {
     let Some(graph) = &model.graph else {
         return Err(LoadError::broken(format!("{} is no ONNX model: it has no graph", path.display())));
     };
@@ -54,7 +54,7 @@ pub(crate) fn check(model: &Model, path: &Path) -> Result<Findings, LoadError> {
     structure::check_functions(model)?;
     let functions = model.functions.iter().map(|function| (function.domain.as_str(), function.name.as_str())).collect();
     let mut walk =
-        Walk { functions, files: DataFiles::beside(path)?, operations: BTreeMap::new(), inner_external: None };
+        Walk { functions, files: DataFiles::beside(path, roots)?, operations: BTreeMap::new(), inner_external: None };
     walk.graph(graph, 1)?;
     for function in &model.functions {
         walk.attributes(&function.attribute, 1)?;
