@@ -190,8 +190,12 @@ fn render_states(text: &mut Text, process: &Process) {
     text.family(&MODEL_STATE);
     for (name, endpoint) in plan.endpoints() {
         for (number, slot) in &endpoint.versions {
+            let mut labels = format!("model=\"{name}\",version=\"{number}\",state=\"");
+            let begin = labels.len();
             for state in STATES {
-                let labels = format!("model=\"{name}\",version=\"{number}\",state=\"{state}\"");
+                labels.truncate(begin);
+                labels.push_str(state);
+                labels.push('"');
                 text.sample(&MODEL_STATE, &labels, u64::from(slot.state.name() == state));
             }
         }
