@@ -35,7 +35,7 @@ mod negotiate;
 mod nest;
 mod nested;
 mod numbers;
-mod openapi;
+pub(crate) mod openapi;
 mod page;
 mod parameters;
 mod plain;

@@ -10,6 +10,7 @@ use mlserve_core::pipeline::Shared;
 use mlserve_core::plan::Plan;
 
 use crate::access::AccessLog;
+use crate::http::openapi::Document;
 use crate::lifecycle::Models;
 use crate::model_config::Configs;
 use crate::origin::Origins;
@@ -50,4 +51,6 @@ pub struct Process {
     pub access_log: Option<AccessLog>,
     /// What is traced.
     pub tracer: Tracing,
+    /// The description of its routes.
+    pub(crate) openapi: Document,
 }

@@ -126,6 +126,7 @@ impl Served {
             access_log: None,
             panics: crate::panics::Panics::default(),
             tracer,
+            openapi: crate::http::openapi::Document::default(),
             shared: Arc::new(shared),
             plan,
             models,

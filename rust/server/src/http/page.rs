@@ -12,7 +12,7 @@ const PAGE: &str = include_str!("page.html");
 
 /// Only what stands in the page runs, by its digests; it may ask this server and nobody else. A test computes them anew.
 const POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; style-src 'sha256-L59IZUVuHnGjo7lbOMp2gk6P5CQ1isfEU6euVMrDgZY='; script-src 'sha256-oURtLnrX33+9M5TYvN3PMFHBEXkXjTxO0M/9R4QVY1Q='; connect-src 'self'; img-src data:; \
+    "default-src 'none'; style-src 'sha256-L59IZUVuHnGjo7lbOMp2gk6P5CQ1isfEU6euVMrDgZY='; script-src 'sha256-tyOWLPJEQeKPGzq5GamSZvGbFW0iqjSjhroTw/IXoFk='; connect-src 'self'; img-src data:; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use mlserve_core::config::LimitSettings;
@@ -227,9 +228,10 @@ async fn written(context: &LoopContext, draft: Draft<'static>, form: Form, writi
 /// The response for an answer in JSON that was made without the pipeline; it holds budget while it is written.
 ///
 /// **Errors:** out of budget.
-pub(super) fn counted(context: &LoopContext, headers: HeaderMap, body: Vec<u8>) -> Result<HttpResponse> {
+pub(super) fn counted(context: &LoopContext, headers: HeaderMap, body: impl Into<Bytes>) -> Result<HttpResponse> {
+    let body = body.into();
     let reservation = Some(context.reserve(body.len())?);
-    Ok(HttpResponse { status: StatusCode::OK, headers, body: vec![body.into()], reservation })
+    Ok(HttpResponse { status: StatusCode::OK, headers, body: vec![body], reservation })
 }
 
 #[cold]

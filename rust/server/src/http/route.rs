@@ -191,7 +191,7 @@ async fn act(
         Action::Health => health::health(process),
         Action::Startup => health::started(process),
         Action::ModelStatus => models::status(context).await?,
-        Action::OpenApi => openapi::answer(context).await?,
+        Action::OpenApi => openapi::answer(context, request.uri.query()).await?,
         Action::Page => page::page(),
         Action::Root => page::root(&request.headers),
     })
@@ -298,7 +298,7 @@ fn is_number(segment: &str) -> bool {
 }
 
 /// Decodes once, and only what stands between two slashes: what comes out is a name, never a path.
-fn percent_decoded(segment: &str) -> Result<Cow<'_, str>> {
+pub(super) fn percent_decoded(segment: &str) -> Result<Cow<'_, str>> {
     if !segment.contains('%') {
         return Ok(Cow::Borrowed(segment));
     }

@@ -112,6 +112,7 @@ impl TestServer {
             access_log: None,
             panics: crate::panics::Panics::default(),
             tracer,
+            openapi: crate::http::openapi::Document::default(),
             shared: Arc::clone(&shared),
             plan,
             models: no_models,
