@@ -204,14 +204,41 @@ def test_a_region_that_is_forgotten_meanwhile_stays_with_the_request(
 
 
 def test_the_budget_covers_what_is_read(start_server: StartServer, graph_folder: Path, make_region: MakeRegion) -> None:
-    flags = ["--allow-client-shm", "--byte-budget", "2000000", "--max-body-bytes", "1000000"]
+    flags = ["--allow-client-shm", "--byte-budget", "1000000", "--max-body-bytes", "1000000"]
     server = start_server(graph_folder / "identity_FP32", *flags)
-    made = make_region(4 << 20)
+    made = make_region(1_000_000)
     with tritonclient.http.InferenceServerClient(server.http) as client:
-        client.register_system_shared_memory("r", made.key, 4 << 20)
-        array = np.zeros((1, 1 << 20), np.float32)
+        client.register_system_shared_memory("r", made.key, 1_000_000)
+        array = np.zeros((1, 250_000), np.float32)
+        # With what the request itself has it is too much.
         with pytest.raises(InferenceServerException, match="byte budget") as refused:
-            client.infer("identity_FP32", [place_input(client, "x", array, "FP32", "r", 4 << 20)])
+            client.infer("identity_FP32", [place_input(client, "x", array, "FP32", "r", 1_000_000)])
         assert refused.value.status() == "503"
         small = np.zeros((1, 4), np.float32)
         client.infer("identity_FP32", [place_input(client, "x", small, "FP32", "r", 16)])
+
+
+def test_regions_have_the_limits_of_bodies(
+    start_server: StartServer, graph_folder: Path, make_region: MakeRegion
+) -> None:
+    """156 bytes that name a large region are a large request."""
+    flags = ["--allow-client-shm", "--max-body-bytes", "100000", "--max-response-bytes", "50000"]
+    server = start_server(graph_folder / "identity_FP32", *flags)
+    made = make_region(1 << 20)
+    for client in (
+        tritonclient.http.InferenceServerClient(server.http),
+        tritonclient.grpc.InferenceServerClient(server.grpc),
+    ):
+        client.unregister_system_shared_memory()
+        client.register_system_shared_memory("r", made.key, 1 << 20)
+        large = np.zeros((1, 25_001), np.float32)
+        with pytest.raises(InferenceServerException, match=r"limits\.max_body_bytes") as refused:
+            client.infer("identity_FP32", [place_input(client, "x", large, "FP32", "r", large.nbytes)])
+        assert refused.value.status() in {"413", "StatusCode.RESOURCE_EXHAUSTED"}
+        middle = np.ones((1, 20_000), np.float32)
+        made.put(middle)
+        x = place_input(client, "x", middle, "FP32", "r", middle.nbytes)
+        output = place_output(client, "y", "r", middle.nbytes, 1 << 19)
+        with pytest.raises(InferenceServerException, match=r"limits\.max_response_bytes"):
+            client.infer("identity_FP32", [x], outputs=[output])
+        assert not made.get(np.float32, (20_000,), 1 << 19).any(), "nothing was written"

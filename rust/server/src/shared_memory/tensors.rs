@@ -28,7 +28,7 @@ pub(crate) struct SharedTensors {
 
 /// Fills in the inputs of `request` from shared memory, and finds out where its outputs are to go.
 ///
-/// **Errors:** off; no such region, or outside of it; classified outputs; out of budget; memory that is gone. Texts name
+/// **Errors:** off; no such region, or outside of it; classified outputs; too large; out of budget; memory that is gone. Texts name
 /// the tensor, never the region.
 pub(crate) async fn attach(
     process: &Arc<Process>,
@@ -37,6 +37,10 @@ pub(crate) async fn attach(
 ) -> Result<(Request, Option<Box<Destinations>>)> {
     let windows = find(process, &shared, &request)?;
     let bytes = windows.inputs.iter().fold(0_usize, |sum, (_, window)| sum.saturating_add(window.len()));
+    let limits = &process.settings.limits;
+    if bytes > limits.max_body_bytes {
+        return Err(too_large("inputs", bytes, limits.max_body_bytes, "limits.max_body_bytes"));
+    }
     if request.reservation.as_mut().is_some_and(|held| !held.grow(bytes)) {
         return Err(out_of_budget(bytes));
     }
@@ -46,7 +50,9 @@ pub(crate) async fn attach(
     } else {
         request = read(request, &inputs)?;
     }
-    let destinations = (!windows.outputs.is_empty()).then(|| Box::new(Destinations { outputs: windows.outputs }));
+    let most_bytes = limits.max_response_bytes;
+    let destinations =
+        (!windows.outputs.is_empty()).then(|| Box::new(Destinations { outputs: windows.outputs, most_bytes }));
     Ok((request, destinations))
 }
 
@@ -94,12 +100,14 @@ fn read(mut request: Request, inputs: &[(usize, Window)]) -> Result<Request> {
 #[derive(Debug)]
 pub(crate) struct Destinations {
     outputs: SmallVec<[(Text, Window); 2]>,
+    /// Of all of them.
+    most_bytes: usize,
 }
 
 impl Destinations {
     /// Takes the outputs that are to go to shared memory out of `answer`, where they stay with type and shape only.
     ///
-    /// **Errors:** an output does not fit.
+    /// **Errors:** an output does not fit; together they are too large.
     pub(crate) fn take(self, answer: &mut Answer<'_>) -> Result<Writes> {
         let mut writes = Writes { outputs: SmallVec::new(), bytes: 0 };
         for output in &mut answer.outputs {
@@ -111,6 +119,9 @@ impl Destinations {
             let data = std::mem::take(&mut output.data);
             writes.bytes += data.len();
             writes.outputs.push((name.clone(), window.clone(), data));
+        }
+        if writes.bytes > self.most_bytes {
+            return Err(too_large("outputs", writes.bytes, self.most_bytes, "limits.max_response_bytes"));
         }
         Ok(writes)
     }
@@ -182,6 +193,11 @@ fn does_not_fit(name: &str, has: usize, needed: usize) -> Error {
          hold the results",
         quoted(name)
     ))
+}
+
+#[cold]
+fn too_large(what: &str, bytes: usize, most: usize, setting: &str) -> Error {
+    Error::too_large(format!("the {what} in shared memory have {bytes} bytes; at most {most} are allowed ({setting})"))
 }
 
 #[cold]
