@@ -23,6 +23,7 @@ from figures import (
     machine,
     many_models,
     memory,
+    onlookers,
     reload,
     shared_memory,
     slow_reader,
@@ -41,6 +42,7 @@ SCENARIOS: dict[str, Callable[[Setup], Report]] = {
     "shared_memory": shared_memory.measure,
     "reload": reload.measure,
     "many_models": many_models.measure,
+    "onlookers": onlookers.measure,
 }
 
 
