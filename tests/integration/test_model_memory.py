@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.server, pytest.mark.timeout(60)]
 
 BALLAST = 1 << 20
-# Room for two of them.
-BUDGET = ("--model-memory-bytes", str(5 << 19))
+# Room for two of them, which may go at once.
+BUDGET = ("--model-memory-bytes", str(5 << 19), "--model-residency-ms", "0")
 
 
 @pytest.fixture
@@ -131,3 +131,24 @@ def test_loading_by_request_makes_room(start_server: StartServer, folder: Path) 
         assert load(server, name).status == 200
     assert states(server) == {"a": "UNAVAILABLE", "b": "READY", "c": "READY"}
     assert answer(server, "a") == (2, "1"), "it comes back when it is asked"
+
+
+def test_what_was_loaded_a_moment_ago_is_not_evicted_for_another(start_server: StartServer, folder: Path) -> None:
+    """Two models for one place: without residence each request would have the other's model unloaded."""
+    for_ever = ("--model-memory-bytes", str(3 << 19), "--model-residency-ms", "3600000", "--default-deadline-ms", "500")
+    server = start_server(folder, *for_ever)
+    assert states(server) == {"a": "READY", "b": "UNAVAILABLE", "c": "UNAVAILABLE"}
+    late = infer(server, "b")
+    assert (late.status, answer(server, "a")) == (504, (2, "1"))
+    assert metric(server, "mlserve_model_evictions_total", model="a") == 0
+
+
+def test_what_waits_for_room_gets_it_in_turn(start_server: StartServer, folder: Path) -> None:
+    server = start_server(folder, "--model-memory-bytes", str(3 << 19), "--model-residency-ms", "200")
+    found: list[tuple[float, str]] = []
+    callers = [threading.Thread(target=lambda name=name: found.append(answer(server, name))) for name in "bcab"]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert sorted(found) == [(2, "1"), (3, "1"), (3, "1"), (4, "1")]

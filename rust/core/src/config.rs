@@ -34,6 +34,7 @@ pub struct Settings {
 /// Addresses, loops, shutdown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct ServerSettings {
     /// The model repository: a directory `name/version/model.onnx`, or one .onnx file.
     pub models_path: Option<PathBuf>,
@@ -80,6 +81,12 @@ pub struct ServerSettings {
     /// Host names, with commas between them, under which a server that listens on a loopback address may be told to
     /// change something, besides localhost; "*": any. Addresses are always allowed.
     pub allowed_hosts: String,
+    /// Folders, absolute and with commas between them, that links in the repository may lead to. The repository itself
+    /// is always allowed. The default is where `KServe` mounts volume claims.
+    pub trusted_roots: String,
+    /// In mode "poll": whether models are unloaded that are all gone at once, as those of a repository that is emptied or
+    /// unmounted. Otherwise what is loaded serves on.
+    pub repository_follow_empty: bool,
 }
 
 impl Default for ServerSettings {
@@ -105,6 +112,8 @@ impl Default for ServerSettings {
             report_batches: false,
             allowed_origins: String::new(),
             allowed_hosts: String::new(),
+            trusted_roots: "/mnt/pvc".to_owned(),
+            repository_follow_empty: false,
         }
     }
 }
@@ -178,6 +187,11 @@ pub struct LimitSettings {
     /// Addresses and networks (`10.0.0.0/8`), with commas between them, of proxies that bring many clients:
     /// `max_connections_per_address` does not hold for them.
     pub trusted_proxies: String,
+    /// Milliseconds that a model which was loaded because it was asked for stays loaded at least. What asks for others
+    /// waits so long; otherwise models that do not fit together would be loaded anew for every request.
+    pub model_residency_ms: u64,
+    /// Bytes of all files that came with loads and are kept until their models are unloaded.
+    pub upload_bytes: usize,
 }
 
 impl Default for LimitSettings {
@@ -208,6 +222,8 @@ impl Default for LimitSettings {
             model_memory_bytes: 0,
             min_read_rate: 16 << 10,
             trusted_proxies: String::new(),
+            model_residency_ms: 2_000,
+            upload_bytes: 1 << 30,
         }
     }
 }
@@ -376,6 +392,14 @@ impl Settings {
             let allowed = "a list only with server.model_control_mode = \"explicit\"; the other modes load every model";
             return Err(invalid("server.load_models", format!("{:?}", self.server.load_models), allowed));
         }
+        let roots = self.server.trusted_roots.split(',').map(str::trim).filter(|folder| !folder.is_empty());
+        if let Some(folder) = roots.into_iter().find(|folder| !folder.starts_with('/')) {
+            return Err(invalid(
+                "server.trusted_roots",
+                format!("\"{folder}\""),
+                "absolute paths with commas between them",
+            ));
+        }
         within("server.repository_poll_secs", self.server.repository_poll_secs as usize, 1, 86_400)?;
         within("server.event_loops", self.server.event_loops, 0, 1_024)?;
         within("limits.requests_in_flight", limits.requests_in_flight, 1, 10_000_000)?;
@@ -394,6 +418,7 @@ impl Settings {
         if let Err(part) = Network::list(&limits.trusted_proxies) {
             return Err(invalid("limits.trusted_proxies", part, "addresses and networks such as 10.0.0.0/8"));
         }
+        within("limits.model_residency_ms", limits.model_residency_ms as usize, 0, 3_600_000)?;
         if limits.byte_budget != 0 && limits.byte_budget < limits.max_body_bytes {
             let allowed = format!("0, or at least limits.max_body_bytes ({})", limits.max_body_bytes);
             return Err(invalid("limits.byte_budget", limits.byte_budget, &allowed));

@@ -30,7 +30,7 @@ impl Server {
     /// Loads a model, or what of it has changed; `config`: its configuration as JSON, in the place of `config.pbtxt`.
     pub fn load(&self, model: &str, config: Option<String>) -> Receiver<Result<()>> {
         let model = model.to_owned();
-        let overrides = Overrides { config, files: Vec::new() };
+        let overrides = Overrides { config, ..Overrides::default() };
         self.later(async move |process: Arc<Process>| process.models.load(&model, overrides).await)
     }
 

@@ -48,4 +48,5 @@ mod strings;
 mod telemetry;
 pub mod text;
 pub mod trace;
+mod trust;
 mod watcher;

@@ -6,7 +6,6 @@
 //! is, and publishes it as the plan. What is replaced or unloaded is drained beside it ([`drain`]).
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -17,16 +16,19 @@ use mlserve_core::park::Demand;
 use mlserve_core::plan::{Found, Plan};
 use mlserve_core::version::{Mailbox, Version};
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use self::catalog::{Catalog, LoadCounts};
+use self::orders::{Callers, Inbox, Order, Orders};
 use self::repository::Source;
+use self::upload::{Quota, Share};
 
 pub(crate) mod announce;
 pub(crate) mod catalog;
 mod drain;
 mod load;
 pub(crate) mod manager;
+pub(crate) mod orders;
 mod print;
 pub(crate) mod repository;
 mod settings;
@@ -37,25 +39,14 @@ pub use load::{LoadReport, Startup};
 pub use repository::Found as FoundVersion;
 
 /// What a load brings along instead of what is on disk.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Overrides {
     /// The model's configuration, as JSON.
     pub(crate) config: Option<String>,
     /// Files by their path in the model's folder, `1/model.onnx` for example; none: those on disk.
     pub(crate) files: Vec<(String, Bytes)>,
-}
-
-/// What the manager is told.
-#[derive(Debug)]
-pub(crate) enum Order {
-    /// Load a model, or load it again.
-    Load { name: String, overrides: Overrides, done: oneshot::Sender<Result<()>> },
-    /// Unload a model.
-    Unload { name: String, done: oneshot::Sender<Result<()>> },
-    /// Somebody waits for a model that is loaded on demand.
-    Wanted { name: String },
-    /// The server ends.
-    End,
+    /// What the files hold of the quota, once they were let in.
+    pub(crate) share: Option<Share>,
 }
 
 /// The models of a server: what there is, and who changes it. Cloning is cheap.
@@ -65,7 +56,7 @@ pub(crate) struct Models(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     mode: ModelControlMode,
-    orders: Sender<Order>,
+    orders: Arc<Orders>,
     catalog: Mutex<Catalog>,
     plan: Arc<ArcSwap<Plan>>,
     mailboxes: Arc<[Arc<dyn Mailbox>]>,
@@ -78,8 +69,9 @@ impl Models {
         settings: &Settings,
         plan: Arc<ArcSwap<Plan>>,
         mailboxes: Arc<[Arc<dyn Mailbox>]>,
-    ) -> (Self, Receiver<Order>) {
-        let (orders, receiver) = channel();
+    ) -> (Self, Inbox) {
+        let orders = Arc::new(Orders::new(Arc::new(Quota::new(settings.limits.upload_bytes as u64))));
+        let inbox = Inbox(Arc::clone(&orders));
         let inner = Inner {
             mode: settings.server.model_control_mode,
             orders,
@@ -88,23 +80,27 @@ impl Models {
             mailboxes,
             changes: watch::Sender::new(0),
         };
-        (Self(Arc::new(inner)), receiver)
+        (Self(Arc::new(inner)), inbox)
     }
 
     /// Loads a model, or what of it has changed; returns once it serves.
     ///
-    /// **Errors:** not in explicit mode; no such model; it cannot be loaded, and what was loaded before serves on.
-    pub(crate) async fn load(&self, name: &str, overrides: Overrides) -> Result<()> {
+    /// **Errors:** not in explicit mode; no such model; too many orders or files; it cannot be loaded, and what was loaded
+    /// before serves on.
+    pub(crate) async fn load(&self, name: &str, mut overrides: Overrides) -> Result<()> {
         let name = self.checked(name)?;
-        self.order(|done| Order::Load { name, overrides, done }).await
+        if !overrides.files.is_empty() {
+            overrides.share = Some(self.0.orders.quota.take(&overrides.files)?);
+        }
+        self.order(Order::Load { name, overrides, callers: Callers::default() }).await
     }
 
     /// Unloads a model; returns once everything in flight is answered. One that is not loaded is left alone.
     ///
-    /// **Errors:** not in explicit mode; no name for a model.
+    /// **Errors:** not in explicit mode; no name for a model; too many orders.
     pub(crate) async fn unload(&self, name: &str) -> Result<()> {
         let name = self.checked(name)?;
-        self.order(|done| Order::Unload { name, done }).await
+        self.order(Order::Unload { name, callers: Callers::default() }).await
     }
 
     /// The version that answers, once it is loaded if it is loaded on demand.
@@ -148,8 +144,7 @@ impl Models {
 
     /// Lets the manager end.
     pub(crate) fn end(&self) {
-        // An error means that it has ended.
-        drop(self.0.orders.send(Order::End));
+        self.0.orders.end();
     }
 
     /// Forgets all models, for the end of the server; returns what served.
@@ -207,21 +202,19 @@ impl Models {
         self.check_name(name).map(|()| name.to_owned())
     }
 
-    async fn order(&self, order: impl FnOnce(oneshot::Sender<Result<()>>) -> Order) -> Result<()> {
-        let (done, answer) = oneshot::channel();
-        let ended = || Error::new(Kind::Draining, "the server is shutting down");
-        self.0.orders.send(order(done)).map_err(|_| ended())?;
-        answer.await.unwrap_or_else(|_| Err(ended()))
+    async fn order(&self, order: Order) -> Result<()> {
+        let outcome = self.0.orders.order(order)?;
+        outcome.await.unwrap_or_else(|_| Err(orders::ended()))
     }
 }
 
 /// A reason without the paths that only this machine knows: relative to the repository or the folder of `source`.
-fn public(reason: &str, source: &Source) -> String {
-    reason.replace(&format!("{}/", source.root.display()), "")
+pub(crate) fn public(reason: &str, source: &Source) -> String {
+    reason.replace(&format!("{}/", source.folder().display()), "")
 }
 
 impl Demand for Models {
     fn wanted(&self, model: &str, _version: Option<u64>) {
-        drop(self.0.orders.send(Order::Wanted { name: model.to_owned() }));
+        self.0.orders.want(model);
     }
 }

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::proto::ModelConfig;
 use crate::proto::model_version_policy::PolicyChoice;
+use crate::trust::Roots;
 
 mod check;
 mod describe;
@@ -144,18 +145,19 @@ impl ConfigFile {
         tensors::narrowed(&self.proto, inputs)
     }
 
-    /// The labels of outputs that have a file of them in `folder`, the model's.
+    /// The labels of outputs that have a file of them in `folder`, the model's, whose links may lead to `roots`.
     ///
     /// **Errors:** a file that cannot be read, leads outside, or is too large.
-    pub(crate) fn labels(&self, folder: &Path) -> Result<Vec<Labels>, String> {
-        files::labels(&self.proto, folder).map_err(|fault| self.named(&fault))
+    pub(crate) fn labels(&self, folder: &Path, roots: &Roots) -> Result<Vec<Labels>, String> {
+        files::labels(&self.proto, folder, roots).map_err(|fault| self.named(&fault))
     }
 
-    /// The runs it asks for before the model with these `inputs` is ready; files of tensors lie in `folder/warmup`.
+    /// The runs it asks for before the model with these `inputs` is ready; files of tensors lie in `folder/warmup`, whose
+    /// links may lead to `roots`.
     ///
     /// **Errors:** a sample that does not fit the model, or whose file cannot be read.
-    pub(crate) fn warmups(&self, folder: &Path, inputs: &[TensorSpec]) -> Result<Vec<Warmup>, String> {
-        warmup::warmups(&self.proto, folder, inputs).map_err(|fault| self.named(&fault))
+    pub(crate) fn warmups(&self, folder: &Path, roots: &Roots, inputs: &[TensorSpec]) -> Result<Vec<Warmup>, String> {
+        warmup::warmups(&self.proto, folder, roots, inputs).map_err(|fault| self.named(&fault))
     }
 
     /// How the runtime is to make and run the session.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use mlserve_core::config::ModelControlMode;
 use mlserve_core::error::{Error, Kind, Result, quoted};
 
-use crate::lifecycle::Overrides;
 use crate::lifecycle::catalog::Indexed;
 use crate::lifecycle::repository::list;
+use crate::lifecycle::{Overrides, public};
 use crate::process::Process;
 use crate::proto::model_repository_parameter::ParameterChoice;
 use crate::proto::repository_index_response::ModelIndex;
@@ -38,11 +38,14 @@ pub(crate) async fn index(process: &Arc<Process>, request: RepositoryIndexReques
 async fn never_loaded(process: &Arc<Process>, known: &[Indexed]) -> Vec<Indexed> {
     let known: BTreeSet<String> = known.iter().map(|line| line.name.clone()).collect();
     let process = Arc::clone(process);
-    let names = tokio::task::spawn_blocking(move || {
-        list(&process.settings).map(|listing| listing.models.into_keys().collect::<Vec<_>>()).unwrap_or_default()
+    let listing = tokio::task::spawn_blocking(move || list(&process.settings).unwrap_or_default());
+    let listing = listing.await.unwrap_or_default();
+    let models = listing.models.into_iter().map(|(name, source)| match &source.fault {
+        Some(fault) => Indexed::failed(name, &public(fault, &source)),
+        None => Indexed { name, version: None, state: "", reason: String::new() },
     });
-    let names = names.await.unwrap_or_default().into_iter().filter(|name| !known.contains(name));
-    names.map(|name| Indexed { name, version: None, state: "", reason: String::new() }).collect()
+    let odd = listing.odd.into_iter().map(|(name, reason)| Indexed::failed(name, &reason));
+    models.chain(odd).filter(|line| !known.contains(&line.name)).collect()
 }
 
 fn line(line: Indexed) -> ModelIndex {

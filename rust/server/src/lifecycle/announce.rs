@@ -1,36 +1,33 @@
 //! What is served from the start on.
 
-use std::collections::BTreeMap;
-
 use mlserve_core::config::{ModelControlMode, Settings};
 use mlserve_core::plan::State;
 
 use super::Models;
 use super::catalog::{Entry, Model};
 use super::print::Print;
-use super::repository::{self, Source};
+use super::repository::{self, Listing};
 
 /// Puts the models that are to be loaded at the start into the plan: from the first connection on, callers are told to
 /// come back.
 ///
 /// **Errors:** a text that names the path, and what is expected there.
 pub(crate) fn announce(models: &Models, settings: &Settings) -> Result<(), String> {
-    let sources = match settings.server.model_control_mode {
+    let listing = match settings.server.model_control_mode {
         ModelControlMode::None => repository::list_all(settings)?,
-        ModelControlMode::Poll => {
-            let listing = repository::list(settings)?;
-            for problem in &listing.problems {
-                tracing::warn!(problem, "the repository has an entry that cannot be served");
-            }
-            listing.models
-        }
+        ModelControlMode::Poll => repository::list(settings)?,
         ModelControlMode::Explicit => wanted_at_start(settings)?,
     };
+    for (entry, reason) in &listing.odd {
+        tracing::warn!(entry, reason, "the repository has an entry that cannot be served");
+    }
     models.change(|catalog| {
-        for (name, source) in sources {
+        catalog.odd = listing.odd;
+        for (name, source) in listing.models {
             let pin = settings.models.get(&name).is_some_and(|model| model.pin);
             let found = repository::versions(&source, &repository::model_settings(settings, &name), None);
-            let numbers = found.map_or_else(|_| vec![1], |found| found.iter().map(|found| found.version).collect());
+            let numbers = found.map(|versions| versions.found.iter().map(|found| found.version).collect());
+            let numbers: Vec<u64> = numbers.unwrap_or_else(|_| vec![1]);
             let model = catalog.put(Model::new(source, pin));
             let loading = |number| (number, Entry::not_serving(State::Loading, Print::default(), 0));
             model.versions = numbers.into_iter().map(loading).collect();
@@ -40,8 +37,9 @@ pub(crate) fn announce(models: &Models, settings: &Settings) -> Result<(), Strin
 }
 
 /// In explicit mode: the models of `server.load_models`, and those that are pinned.
-fn wanted_at_start(settings: &Settings) -> Result<BTreeMap<String, Source>, String> {
-    let mut models = repository::list(settings)?.models;
+fn wanted_at_start(settings: &Settings) -> Result<Listing, String> {
+    let mut listing = repository::list(settings)?;
+    let models = &mut listing.models;
     let wanted = settings.server.load_models.as_str();
     if wanted != "*" {
         let names: Vec<&str> = wanted.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
@@ -51,5 +49,5 @@ fn wanted_at_start(settings: &Settings) -> Result<BTreeMap<String, Source>, Stri
         let is_pinned = |name: &str| settings.models.get(name).is_some_and(|model| model.pin);
         models.retain(|name, _| names.contains(&name.as_str()) || is_pinned(name));
     }
-    Ok(models)
+    Ok(listing)
 }

@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mlserve_core::plan::{Endpoint, Slot, State};
 use mlserve_core::stats::Stats;
 use mlserve_core::tensor::Shape;
 use mlserve_core::version::Version;
-use tempfile::TempDir;
 
 use super::print::Print;
 use super::repository::Source;
+use super::upload::Upload;
 
 /// A model that is known.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Model {
     /// Where its files are.
     pub(crate) source: Source,
     /// Its files, if they came with the load; the folder goes with the last of them.
-    pub(crate) uploaded: Option<Arc<TempDir>>,
+    pub(crate) uploaded: Option<Arc<Upload>>,
     /// The configuration that came with the load.
     pub(crate) config: Option<String>,
     /// Never evicted.
@@ -88,9 +88,37 @@ pub(crate) struct Indexed {
     pub(crate) reason: String,
 }
 
+impl Indexed {
+    /// An entry of the repository that cannot be served.
+    pub(crate) fn failed(name: String, reason: &str) -> Self {
+        Self { name, version: None, state: "UNAVAILABLE", reason: format!("failed to load: {reason}") }
+    }
+}
+
+/// Which models are to stay while room is made for another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stay<'a> {
+    /// The model that needs the room.
+    pub(crate) except: &'a str,
+    /// The present moment.
+    pub(crate) now: Instant,
+    /// How long a model stays after it was loaded.
+    pub(crate) residency: Duration,
+}
+
+impl Stay<'_> {
+    /// When `model` may go; `None`: never.
+    fn end(&self, name: &str, model: &Model) -> Option<Instant> {
+        let may_go = name != self.except && !model.is_pinned;
+        may_go.then(|| model.loaded.map_or(self.now, |loaded| loaded + self.residency))
+    }
+}
+
 /// The models of a server.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
+    /// Why entries of the repository are no models, by their names on disk.
+    pub(crate) odd: BTreeMap<String, String>,
     models: BTreeMap<Arc<str>, Model>,
     changed: BTreeSet<Arc<str>>,
 }
@@ -226,16 +254,32 @@ impl Catalog {
         self.models.values().map(Model::loaded_bytes).sum()
     }
 
-    /// The loaded model that was not used for the longest time, pinned ones and `except` left aside.
-    pub(crate) fn least_recently_used(&self, except: &str) -> Option<String> {
-        let can_go = |name: &str, model: &Model| name != except && !model.is_pinned && model.loaded_bytes() > 0;
-        let candidates = self.models.iter().filter(|(name, model)| can_go(name, model));
-        candidates.min_by_key(|(_, model)| model.last_used()).map(|(name, _)| name.to_string())
+    /// The loaded model that was not used for the longest time, of those that may go now.
+    pub(crate) fn least_recently_used(&self, stay: &Stay<'_>) -> Option<String> {
+        let candidates = self.loaded().filter(|(name, model)| stay.end(name, model).is_some_and(|end| end <= stay.now));
+        candidates.min_by_key(|(_, model)| model.last_used()).map(|(name, _)| name.to_owned())
+    }
+
+    /// When models of `bytes` bytes may have gone: now or later; `None`: never, so much does not go.
+    pub(crate) fn room_from(&self, bytes: u64, stay: &Stay<'_>) -> Option<Instant> {
+        let ends = self.loaded().filter_map(|(name, model)| Some((stay.end(name, model)?, model.loaded_bytes())));
+        let mut ends: Vec<(Instant, u64)> = ends.collect();
+        ends.sort_unstable();
+        let mut free = 0;
+        let mut room = ends.into_iter().skip_while(|&(_, bytes_of_one)| {
+            free += bytes_of_one;
+            free < bytes
+        });
+        room.next().map(|(end, _)| end.max(stay.now))
+    }
+
+    fn loaded(&self) -> impl Iterator<Item = (&str, &Model)> {
+        self.iter().filter(|(_, model)| model.loaded_bytes() > 0)
     }
 
     /// What there is, by name and version.
     pub(crate) fn index(&self) -> Vec<Indexed> {
-        let mut lines = Vec::with_capacity(self.models.len());
+        let mut lines = Vec::with_capacity(self.models.len() + self.odd.len());
         for (name, model) in self.iter() {
             if model.versions.is_empty() {
                 lines.push(Indexed { name: name.to_owned(), version: None, state: "", reason: String::new() });
@@ -245,16 +289,22 @@ impl Catalog {
                 lines.push(Indexed { name: name.to_owned(), version: Some(number), state, reason });
             }
         }
+        let odd = self.odd.iter().filter(|(name, _)| !self.models.contains_key(name.as_str()));
+        lines.extend(odd.map(|(name, reason)| Indexed::failed(name.clone(), reason)));
+        lines.sort_by(|one, other| (&one.name, one.version).cmp(&(&other.name, other.version)));
         lines
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use mlserve_core::clock::ManualClock;
+
     use super::*;
 
     fn model(name: &str, states: &[State]) -> Model {
-        let source = Source { name: name.to_owned(), path: name.into(), root: ".".into() };
+        let (path, trusted) = (name.into(), Arc::new([]));
+        let source = Source { name: name.to_owned(), path, named: ".".into(), trusted, fault: None };
         let entries = states
             .iter()
             .enumerate()
@@ -280,6 +330,51 @@ mod tests {
                 ("c", Some(1), "UNAVAILABLE", "evicted: the next request loads it"),
             ]
         );
+    }
+
+    #[test]
+    fn odd_entries_are_in_the_index_as_failed() {
+        let mut catalog = Catalog::default();
+        catalog.put(model("b", &[State::Gone]));
+        catalog.odd = [("a b".to_owned(), "no name".to_owned()), ("b".to_owned(), "not told".to_owned())].into();
+        let lines = catalog.index();
+        let lines: Vec<_> = lines.iter().map(|line| (&*line.name, line.version, line.state, &*line.reason)).collect();
+        let odd = ("a b", None, "UNAVAILABLE", "failed to load: no name");
+        assert_eq!(lines, [odd, ("b", Some(1), "UNAVAILABLE", "unloaded")]);
+    }
+
+    /// A model of 10 bytes that was loaded at `moment`.
+    fn loaded(name: &str, moment: Instant) -> Model {
+        let mut model = model(name, &[State::Ready]);
+        model.loaded = Some(moment);
+        let version = crate::grpc::fixture::version(1, Arc::new([]));
+        model.versions.values_mut().for_each(|entry| entry.slot = Slot::serving(Arc::clone(&version)));
+        model
+    }
+
+    #[test]
+    fn what_was_loaded_a_moment_ago_stays_for_a_while() {
+        let clock = ManualClock::new();
+        let residency = Duration::from_secs(2);
+        let mut catalog = Catalog::default();
+        catalog.put(loaded("old", clock.now()));
+        clock.advance(Duration::from_secs(1));
+        catalog.put(loaded("new", clock.now()));
+        catalog.put(Model { is_pinned: true, ..loaded("pinned", clock.now()) });
+        let later = |seconds| clock.now() + Duration::from_secs(seconds);
+        let stay = Stay { except: "wanted", now: clock.now(), residency };
+        assert_eq!(catalog.least_recently_used(&stay), None);
+        assert_eq!(catalog.room_from(10, &stay), Some(later(1)), "then the old one may go");
+        assert_eq!(catalog.room_from(20, &stay), Some(later(2)), "then both");
+        assert_eq!(catalog.room_from(21, &stay), None, "so much never goes");
+        let at_once = Stay { residency: Duration::ZERO, ..stay };
+        assert_eq!(catalog.room_from(20, &at_once), Some(clock.now()), "an order does not wait");
+        clock.advance(Duration::from_secs(1));
+        let stay = Stay { now: clock.now(), ..stay };
+        assert_eq!(catalog.least_recently_used(&stay).as_deref(), Some("old"));
+        assert_eq!(catalog.room_from(10, &stay), Some(clock.now()));
+        let own = Stay { except: "old", ..stay };
+        assert_eq!(catalog.least_recently_used(&own), None, "a model makes no room for itself");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Ends versions that nobody new is sent to: what is in flight is answered, then their memory goes back to the system.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -30,7 +31,10 @@ impl Drain {
         std::thread::Builder::new().name("drain".to_owned()).spawn(move || {
             // Unmapping much memory takes milliseconds, which belong to those who are served.
             resources::lower_priority();
-            self.run();
+            // Whoever waits for the end of it must not wait for ever.
+            if catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+                tracing::error!("draining panicked; memory comes back with the last request");
+            }
             then();
         })
     }

@@ -20,6 +20,10 @@ use super::repository::Found;
 use super::warmup::Trial;
 use crate::model_config::{ConfigFile, GraphLevel, SessionOptions, Warmup};
 use crate::resources;
+use crate::trust::Roots;
+
+/// The reason of a load that ended by a fault of the server's own.
+pub(super) const PANICKED: &str = "loading it panicked";
 
 /// What ONNX models are to callers.
 const PLATFORM: &str = "onnxruntime_onnx";
@@ -41,6 +45,8 @@ pub(super) struct Job<'a> {
     pub(super) found: &'a Found,
     /// The model's folder, for what its configuration names.
     pub(super) folder: &'a Path,
+    /// Where links below it may lead.
+    pub(super) roots: Roots,
     /// The model's configuration.
     pub(super) config: Option<&'a ConfigFile>,
     /// How it is to be run.
@@ -68,7 +74,10 @@ impl Job<'_> {
                 self.load(manager, runtime, warming)
             });
             let loading = loading.map_err(|error| format!("no thread could be started for loading: {error}"))?;
-            loading.join().unwrap_or_else(|_| Err("loading it panicked".to_owned()))
+            loading.join().unwrap_or_else(|payload| {
+                manager.note_panic(&*payload);
+                Err(PANICKED.to_owned())
+            })
         })
     }
 
@@ -149,6 +158,7 @@ impl Job<'_> {
             whole_requests: self.config.and_then(ConfigFile::whole_requests),
             batching: self.settings.batching,
             session: session_settings(runtime),
+            data_roots: self.roots.paths().to_vec(),
             ..LoadOptions::default()
         }
     }
@@ -158,12 +168,12 @@ impl Job<'_> {
         let Some(config) = self.config else { return Ok(Vec::new()) };
         config.check_against(&loaded.inputs, &loaded.outputs)?;
         loaded.inputs = config.narrowed(&loaded.inputs);
-        for (output, labels) in config.labels(self.folder)? {
+        for (output, labels) in config.labels(self.folder, &self.roots)? {
             if let Some(spec) = loaded.outputs.iter_mut().find(|spec| spec.name == output) {
                 spec.labels = Some(labels);
             }
         }
-        config.warmups(self.folder, &loaded.inputs)
+        config.warmups(self.folder, &self.roots, &loaded.inputs)
     }
 }
 

@@ -12,6 +12,7 @@ use super::tensors::type_of;
 use crate::proto::model_warmup::Input;
 use crate::proto::model_warmup::input::InputDataType;
 use crate::proto::{self, ModelConfig, ModelWarmup};
+use crate::trust::Roots;
 
 /// Where files of samples lie, below the model's folder.
 const FOLDER: &str = "warmup";
@@ -31,15 +32,20 @@ pub(crate) struct Warmup {
     pub(crate) inputs: Vec<(DataType, Shape, Bytes)>,
 }
 
-/// The samples of `config` for a model with these `inputs`.
+/// The samples of `config` for a model with these `inputs`; links of its `folder` may lead to `roots`.
 ///
 /// **Errors:** an input that is missing, unknown, or does not fit the model; a file that cannot be read; too large.
-pub(super) fn warmups(config: &ModelConfig, folder: &Path, inputs: &[TensorSpec]) -> Result<Vec<Warmup>, String> {
+pub(super) fn warmups(
+    config: &ModelConfig,
+    folder: &Path,
+    roots: &Roots,
+    inputs: &[TensorSpec],
+) -> Result<Vec<Warmup>, String> {
     let mut left = MAX_BYTES;
     let mut warmups = Vec::new();
     // Triton leaves out samples of no rows, too.
     for (index, asked) in config.model_warmup.iter().enumerate().filter(|(_, asked)| asked.batch_size > 0) {
-        let warmup = Sample { config, asked, folder }.warmup(inputs, &mut left);
+        let warmup = Sample { config, asked, folder, roots }.warmup(inputs, &mut left);
         warmups.push(warmup.map_err(|fault| format!("model_warmup[{index}] '{}': {fault}", quoted(&asked.name)))?);
     }
     Ok(warmups)
@@ -49,6 +55,7 @@ struct Sample<'a> {
     config: &'a ModelConfig,
     asked: &'a ModelWarmup,
     folder: &'a Path,
+    roots: &'a Roots,
 }
 
 impl Sample<'_> {
@@ -112,7 +119,7 @@ impl Sample<'_> {
             Some(InputDataType::ZeroData(_)) => Ok(vec![0; size]),
             Some(InputDataType::RandomData(_)) => Ok(random(datatype, size)),
             Some(InputDataType::InputDataFile(name)) => {
-                let bytes = files::read(&self.folder.join(FOLDER), name, limit)?;
+                let bytes = files::read(&self.folder.join(FOLDER), name, self.roots, limit)?;
                 file_row(datatype, bytes, size, elements.unwrap_or_default())
                     .map_err(|fault| format!("\"{}\": {fault}", quoted(name)))
             }

@@ -5,7 +5,6 @@ use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -28,7 +27,8 @@ use crate::event_loop::{self, Arrival, LoopHandle, LoopSeed};
 use crate::front::{self, Stop};
 use crate::health_port::HealthPort;
 use crate::lifecycle::manager::Manager;
-use crate::lifecycle::{Models, Order, Startup};
+use crate::lifecycle::orders::Inbox;
+use crate::lifecycle::{Models, Startup};
 use crate::listen::{self, Acceptor};
 use crate::model_config::Configs;
 use crate::origin::Origins;
@@ -123,6 +123,7 @@ pub(super) fn process(
         panics: Panics::default(),
         shared: Arc::new(shared),
         tracer,
+        openapi: crate::http::openapi::Document::default(),
         plan,
         models,
         clock,
@@ -208,7 +209,7 @@ async fn run_front(
 /// Starts the thread that loads what was announced, and carries out orders afterwards.
 pub(super) fn manager(
     process: Arc<Process>,
-    orders: Receiver<Order>,
+    orders: Inbox,
     begun: Instant,
     startup: Arc<Mutex<Option<Startup>>>,
     settle: watch::Sender<bool>,

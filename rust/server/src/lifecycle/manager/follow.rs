@@ -3,12 +3,16 @@
 //! A change is applied once two looks in a row have found the same, so that a file that is still being copied is left
 //! alone. What is damaged all the same fails to load, and is tried again when it changes.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
 use mlserve_core::plan::State;
 
 use super::{Cause, Manager, Offer};
 use crate::lifecycle::catalog::{Entry, Model};
 use crate::lifecycle::print::Print;
-use crate::lifecycle::repository;
+use crate::lifecycle::public;
+use crate::lifecycle::repository::{self, Listing, Source};
 
 /// What a look at a model's files found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,40 +45,108 @@ impl Manager {
             Ok(listing) => listing,
             Err(problem) => return self.tell(vec![problem]),
         };
-        let mut problems = listing.problems;
+        let mut problems = Vec::new();
         for (name, source) in &listing.models {
             match self.offer(source.clone(), None) {
                 Ok(offer) => self.follow(name, &offer),
-                Err(problem) => problems.push(problem),
+                Err(problem) => {
+                    self.follow_fault(name, source, &problem);
+                    problems.push(problem);
+                }
             }
         }
-        let gone = self.models.look(|catalog| {
-            let missing = catalog.iter().filter(|(name, _)| !listing.models.contains_key(*name));
-            // What is there but cannot be served any more is a problem, told below, and no reason to stop.
-            let gone = missing.filter(|(_, model)| !model.source.path.exists());
-            gone.map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
-        });
-        for name in gone {
-            self.follow_removal(&name);
-        }
+        self.follow_removals(&listing, &mut problems);
+        self.follow_odd(listing.odd);
         self.tell(problems);
+    }
+
+    /// Lets go of models that are gone, unless with them everything is gone from where they were.
+    fn follow_removals(&mut self, listing: &Listing, problems: &mut Vec<String>) {
+        let mut kept = BTreeSet::new();
+        for (name, named) in self.gone(listing) {
+            let is_there = |source: &Source| source.named == named && source.path.exists();
+            if self.settings().server.repository_follow_empty || listing.models.values().any(is_there) {
+                self.follow_removal(&name);
+            } else {
+                kept.insert(named);
+            }
+        }
+        problems.extend(kept.iter().map(|named| {
+            let (named, advice) = (named.display(), "to follow set server.repository_follow_empty");
+            format!(
+                "{named}: all models are gone at once, as if it were not mounted; what is loaded serves on; {advice}"
+            )
+        }));
+    }
+
+    /// The models that are loaded or known and whose files are gone, and the path that the operator gave for each.
+    fn gone(&self, listing: &Listing) -> Vec<(String, PathBuf)> {
+        self.models.look(|catalog| {
+            // What is there but cannot be served any more is a problem, and no reason to stop.
+            let missing = catalog.iter().filter(|(_, model)| !model.source.path.exists());
+            let gone =
+                missing.filter(|(name, model)| !listing.models.contains_key(*name) || model.serving().count() > 0);
+            gone.map(|(name, model)| (name.to_owned(), model.source.named.clone())).collect()
+        })
+    }
+
+    /// A model that cannot be served as it lies there: it has failed, unless an earlier state of it serves on.
+    fn follow_fault(&mut self, name: &str, source: &Source, problem: &str) {
+        let look = Look { own: Print::of(&source.path), versions: Vec::new() };
+        let reason = public(problem, source);
+        let is_applied = self.models.look(|catalog| {
+            let has_failed = |entry: &Entry| entry.slot.state == State::Failed(reason.clone());
+            let is_told = |model: &Model| {
+                model.serving().count() > 0 || (!model.versions.is_empty() && model.versions.values().all(has_failed))
+            };
+            catalog.get(name).is_some_and(is_told)
+        });
+        if self.is_settled(name, look) && !is_applied {
+            self.know(source);
+            drop(self.fail(name, problem));
+        }
+    }
+
+    /// Shows the odd entries that this look and the one before have found.
+    fn follow_odd(&mut self, odd: BTreeMap<String, String>) {
+        let is_settled = |(name, reason): &(&String, &String)| self.odd.get(*name) == Some(*reason);
+        let settled = odd.iter().filter(is_settled).map(|(name, reason)| (name.clone(), reason.clone()));
+        let settled: BTreeMap<String, String> = settled.collect();
+        self.odd = odd;
+        if self.models.look(|catalog| catalog.odd == settled) {
+            return;
+        }
+        self.models.change(|catalog| {
+            for (entry, reason) in settled.iter().filter(|(entry, _)| !catalog.odd.contains_key(*entry)) {
+                tracing::warn!(entry, reason, "the repository has an entry that cannot be served");
+            }
+            catalog.odd = settled;
+        });
+    }
+
+    /// Whether the last look found the same: a file that is still being copied differs from look to look.
+    fn is_settled(&mut self, name: &str, look: Look) -> bool {
+        let before = self.looked.insert(name.to_owned(), look);
+        before.as_ref() == self.looked.get(name)
+    }
+
+    /// Takes a model into the catalog, or learns where it lies now.
+    fn know(&self, source: &Source) {
+        let pin = self.is_pinned(&source.name);
+        self.models.change(|catalog| match catalog.edit(&source.name) {
+            Some(model) => model.source = source.clone(),
+            None => drop(catalog.put(Model::new(source.clone(), pin))),
+        });
     }
 
     fn follow(&mut self, name: &str, offer: &Offer) {
         let versions = offer.versions.iter().map(|found| (found.version, found.print)).collect();
         let look = Look { own: offer.print, versions };
         let is_applied = self.models.look(|catalog| catalog.get(name).is_some_and(|model| look.is_applied(model)));
-        // A file that is still being copied differs from look to look.
-        let is_settled = self.looked.insert(name.to_owned(), look.clone()).is_some_and(|before| before == look);
-        if is_applied || !is_settled {
+        if !self.is_settled(name, look) || is_applied {
             return;
         }
-        let pin = self.is_pinned(name);
-        self.models.change(|catalog| {
-            if catalog.get(name).is_none() {
-                catalog.put(Model::new(offer.source.clone(), pin));
-            }
-        });
+        self.know(&offer.source);
         if self.models.look(|catalog| catalog.get(name).is_some_and(Model::is_evicted)) {
             self.leave_out(offer);
         } else {
@@ -84,9 +156,7 @@ impl Manager {
 
     /// A model that is gone from the repository: believed at the second look, as a mount may be swapped just now.
     fn follow_removal(&mut self, name: &str) {
-        let missing = Look { own: Print::default(), versions: Vec::new() };
-        let was_missing = self.looked.insert(name.to_owned(), missing.clone()).is_some_and(|before| before == missing);
-        if !was_missing {
+        if !self.is_settled(name, Look { own: Print::default(), versions: Vec::new() }) {
             return;
         }
         tracing::info!(model = name, "gone from the repository");

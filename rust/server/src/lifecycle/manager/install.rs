@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mlserve_core::model::{ModelSpec, TensorSpec};
 use mlserve_core::plan::{Slot, State};
+use mlserve_core::tensor::ShapeText;
 use mlserve_core::version::Version;
 
 use super::{Cause, Manager, Offer};
@@ -19,6 +21,10 @@ impl Manager {
         let name = offer.source.name.as_str();
         for warning in offer.config.iter().flat_map(|config| config.warnings()) {
             tracing::warn!(model = name, warning, "a field of config.pbtxt has no effect");
+        }
+        for folder in &offer.left_out {
+            let folder = folder.display();
+            tracing::warn!(model = name, %folder, "a version's folder without a model is left out");
         }
         let due = self.models.look(|catalog| {
             let model = catalog.get(name);
@@ -71,13 +77,14 @@ impl Manager {
         let job = Job {
             found,
             folder: &offer.source.path,
+            roots: offer.source.roots(),
             config: offer.config.as_deref(),
             settings: &offer.settings,
             earlier: past.as_ref().map(|past| &past.stats),
             seen: &seen,
             in_background: cause == Cause::Change,
         };
-        let room = self.make_room(name, found.bytes.saturating_sub(serving.unwrap_or(0)));
+        let room = self.make_room(name, found.bytes.saturating_sub(serving.unwrap_or(0)), cause);
         let result = room.and_then(|()| job.run(self, &mut || place(State::Warming)));
         let took = self.clock().now().saturating_duration_since(begun);
         let report = LoadReport {
@@ -90,7 +97,14 @@ impl Manager {
         if result.is_ok() {
             self.process.configs.set(name, found.version, offer.config.clone());
         }
+        let new = result.as_ref().ok().map(|version| signature(&version.spec));
         let old = self.settle(name, found, result);
+        if let Some((before, now)) =
+            old.as_ref().map(|old| signature(&old.spec)).zip(new).filter(|(old, new)| old != new)
+        {
+            let version = found.version;
+            tracing::warn!(model = name, version, before, now, "replaced by a model with other inputs or outputs");
+        }
         (report, old)
     }
 
@@ -141,6 +155,15 @@ impl Manager {
         });
         LoadReport { found, result: Err(reason.to_owned()), took: Duration::ZERO }
     }
+}
+
+/// What callers have to know of a model: names, types and shapes.
+fn signature(spec: &ModelSpec) -> String {
+    let tensors = |specs: &[TensorSpec]| {
+        let text = |spec: &TensorSpec| format!("{} {}{}", spec.name, spec.datatype.name(), ShapeText(&spec.shape));
+        specs.iter().map(text).collect::<Vec<_>>().join(", ")
+    };
+    format!("({}) -> ({})", tensors(&spec.inputs), tensors(&spec.outputs))
 }
 
 fn log(report: &LoadReport, is_reload: bool) {

@@ -59,7 +59,9 @@ impl Manager {
         let drained = move || {
             models.change(|catalog| {
                 let Some(model) = catalog.edit(&name) else { return };
-                for entry in model.versions.values_mut().filter(|entry| entry.slot.state == State::Draining) {
+                let draining = model.versions.iter_mut().filter(|(_, entry)| entry.slot.state == State::Draining);
+                for (version, entry) in draining {
+                    tracing::info!(model = name, version, "unloaded: every request in flight was answered");
                     entry.slot = Slot::not_serving(State::Gone);
                 }
             });

@@ -9,7 +9,7 @@ fn model(text: &str, files: &[(&str, &[u8])]) -> (Folder, ConfigFile) {
 #[test]
 fn labels_are_the_lines_of_the_file() {
     let (folder, config) = model(TINY, &[("labels.txt", "cat\ndog\r\n\nführ".as_bytes())]);
-    let labels = config.labels(&folder.0).expect("read");
+    let labels = config.labels(&folder.0, &Roots::default()).expect("read");
     let lines: Vec<&str> = labels[0].1.iter().map(|label| &**label).collect();
     assert_eq!((labels.len(), labels[0].0.as_str(), lines), (1, "output", vec!["cat", "dog", "", "führ"]));
 }
@@ -20,14 +20,14 @@ fn files_outside_the_folder_are_refused() {
     for (name, fault) in [
         ("../secret", "is no file's name"),
         ("/etc/passwd", "is no file's name"),
-        ("link", "leads outside the model's folder"),
+        ("link", "leads outside the repository"),
         ("folder", "is no file"),
         ("missing", "No such file"),
     ] {
         let text = format!("output {{ name: \"y\" label_filename: \"{name}\" }}");
         let (folder, config) = model(&text, &[("folder/x", b"")]);
         std::os::unix::fs::symlink(outside.0.join("secret"), folder.0.join("link")).expect("linked");
-        let error = config.labels(&folder.0).expect_err(name);
+        let error = config.labels(&folder.0, &Roots::default()).expect_err(name);
         assert!(
             error.starts_with(&format!("config.pbtxt of model 'tiny': output 'y': label_filename \"{name}\": {fault}")),
             "{error}"
@@ -39,7 +39,7 @@ fn files_outside_the_folder_are_refused() {
 fn links_inside_the_folder_are_followed() {
     let (folder, config) = model(TINY, &[("..data/labels", b"a")]);
     std::os::unix::fs::symlink("..data/labels", folder.0.join("labels.txt")).expect("linked");
-    assert_eq!(config.labels(&folder.0).expect("read")[0].1.len(), 1);
+    assert_eq!(config.labels(&folder.0, &Roots::default()).expect("read")[0].1.len(), 1);
 }
 
 fn inputs() -> Vec<TensorSpec> {
@@ -60,7 +60,7 @@ fn samples_become_tensors_in_the_order_of_the_model() {
     // A float more than a row has, as Triton allows.
     let file: Vec<u8> = [1.5_f32, -2.0, 9.0].iter().flat_map(|value| value.to_le_bytes()).collect();
     let (folder, config) = model(&text, &[("warmup/x.bin", &file)]);
-    let warmups = config.warmups(&folder.0, &inputs()).expect("fits");
+    let warmups = config.warmups(&folder.0, &Roots::default(), &inputs()).expect("fits");
     let [warmup] = &warmups[..] else { panic!("{warmups:?}") };
     assert_eq!((warmup.name.as_str(), warmup.count), ("w", 1));
     let (x, s) = (&warmup.inputs[0], &warmup.inputs[1]);
@@ -72,7 +72,7 @@ fn samples_become_tensors_in_the_order_of_the_model() {
 fn random_floats_are_ordinary_numbers() {
     let text = sample("dims: 2 random_data: true", "dims: 1 random_data: true");
     let (folder, config) = model(&text, &[]);
-    let warmups = config.warmups(&folder.0, &inputs()).expect("fits");
+    let warmups = config.warmups(&folder.0, &Roots::default(), &inputs()).expect("fits");
     let values = warmups[0].inputs[0].2.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("4")));
     let values: Vec<f32> = values.collect();
     assert_eq!(values.len(), 6);
@@ -87,7 +87,7 @@ fn samples_of_whole_requests_run_one_by_one() {
                                inputs { key: \"x\" value { dims: [ 5, 2 ] random_data: true } } }
                 model_warmup { name: \"none\" inputs { key: \"q\" value { } } }";
     let (folder, config) = model(text, &[]);
-    let warmups = config.warmups(&folder.0, &inputs()[..1]).expect("fits");
+    let warmups = config.warmups(&folder.0, &Roots::default(), &inputs()[..1]).expect("fits");
     // The second has no rows, so it is left out.
     assert_eq!(warmups.iter().map(|warmup| warmup.count).collect::<Vec<_>>(), [6]);
     assert_eq!((warmups[0].inputs[0].1.as_slice(), warmups[0].inputs[0].2.len()), (&[5, 2][..], 40));
@@ -131,10 +131,10 @@ fn samples_that_do_not_fit_are_refused_by_name() {
         ),
     ] {
         let (folder, config) = model(&text, &[("warmup/short", b"abc"), ("warmup/s", b"\x01\0\0\0a")]);
-        let error = config.warmups(&folder.0, &inputs()).expect_err(&text);
+        let error = config.warmups(&folder.0, &Roots::default(), &inputs()).expect_err(&text);
         assert!(error.starts_with(&format!("config.pbtxt of model 'tiny': model_warmup[0] 'w': {fault}")), "{error}");
     }
     let (folder, config) = model("model_warmup { batch_size: 1 }", &[]);
-    let error = config.warmups(&folder.0, &inputs()).expect_err("missing");
+    let error = config.warmups(&folder.0, &Roots::default(), &inputs()).expect_err("missing");
     assert_eq!(error, "config.pbtxt of model 'tiny': model_warmup[0] '': input 'x': it is missing");
 }
