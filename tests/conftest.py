@@ -35,6 +35,10 @@ PATIENCE = 10.0
 POLL_S = 0.01
 
 
+# Whoever starts the tests may have blocked these; the servers that they start must hear them.
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Lets no test hang for ever, and none fail because the machine is busy."""
     for item in items:

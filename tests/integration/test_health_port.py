@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -77,7 +78,7 @@ def test_scrapers_at_once_get_whole_texts(example_server: ServerProcess) -> None
             scraper.sendall(head("GET", "/metrics", {"connection": "close"}))
         assert_probes_are_answered(example_server)
         for scraper in opened:
-            text = b"".join(iter(lambda scraper=scraper: scraper.recv(1 << 16), b""))
+            text = b"".join(iter(partial(scraper.recv, 1 << 16), b""))
             assert text.startswith(b"HTTP/1.1 200 ")
             assert b"mlserve_build_info" in text
 

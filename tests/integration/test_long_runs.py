@@ -128,7 +128,11 @@ def test_a_model_that_was_asked_for_too_much_answers_the_next(server: ServerProc
         return Inference("large", [Tensor.of("count", np.array([count]), "INT64")]).message()
 
     # More than the runtime may have, more than the byte budget and an answer may have, more than an answer may have.
-    for count, setting in [(900_000_000, "limits.arena_bytes"), (12_000_000, "limits."), (1_000_000, "limits.max_response_bytes")]:
+    for count, setting in [
+        (900_000_000, "limits.arena_bytes"),
+        (12_000_000, "limits."),
+        (1_000_000, "limits.max_response_bytes"),
+    ]:
         refused = grpc_call(server.grpc, large(count))
         assert refused.grpc_status != 0
         assert setting in refused.grpc_text

@@ -92,7 +92,11 @@ pub(crate) struct Served {
 
 impl Served {
     /// Starts a loop; the model's rows are `width` values wide.
-    pub(crate) fn start(settings: Settings, width: i64) -> Self {
+    pub(crate) fn start(mut settings: Settings, width: i64) -> Self {
+        if settings.limits.byte_budget == 0 {
+            // What the start of a real server measures.
+            settings.limits.byte_budget = 1 << 30;
+        }
         let clock = Clock::Monotonic;
         let mailbox: Arc<LoopMailbox> = Arc::default();
         let mailboxes: Arc<[Arc<dyn Mailbox>]> = Arc::from([Arc::clone(&mailbox) as Arc<dyn Mailbox>]);
