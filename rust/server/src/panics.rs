@@ -6,7 +6,6 @@
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
@@ -75,14 +74,14 @@ impl Panics {
 /// What `future` gives, or the text of the panic that ended it.
 ///
 /// What a panic leaves behind in shared data is for the caller to mend or to give up.
-pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+pub(crate) fn caught<F: Future>(future: F) -> impl Future<Output = Result<F::Output, String>> {
+    // On the heap: what an `async fn` is given and pins it holds twice, and this may be a whole connection.
+    let mut future = Box::pin(future);
+    poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
         Err(payload) => Poll::Ready(Err(text(&*payload))),
     })
-    .await
 }
 
 /// What a panic said.
