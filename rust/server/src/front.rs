@@ -50,7 +50,7 @@ pub(crate) async fn wait_for_the_end(
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     let timeout = Duration::from_millis(settings.drain_timeout_ms);
     let drained = async {
-        while acceptor.connections() > 0 {
+        while acceptor.connections() > 0 || acceptor.calls() > 0 {
             tokio::time::sleep(POLL).await;
         }
     };

@@ -206,6 +206,11 @@ impl Acceptor {
         self.keep(process, accept).await;
     }
 
+    /// Calls of the same process that no loop has answered yet.
+    pub(crate) fn calls(&self) -> usize {
+        self.loops.iter().map(LoopHandle::calls).sum()
+    }
+
     /// Connections that all loops have.
     pub(crate) fn connections(&self) -> usize {
         self.loops.iter().map(LoopHandle::connections).sum()

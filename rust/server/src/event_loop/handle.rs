@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mlserve_core::request::{Reply, Request};
+use mlserve_core::error::Error;
+use mlserve_core::request::{Answer, Reply, Request};
 use tokio::sync::mpsc;
 
 use super::mailbox::LoopMailbox;
@@ -30,11 +31,13 @@ pub(crate) enum Arrival {
 pub(crate) struct LoopHandle {
     arrivals: mpsc::UnboundedSender<Arrival>,
     connections: Arc<AtomicUsize>,
+    /// Requests of the same process that are not answered yet.
+    calls: Arc<AtomicUsize>,
     pub(super) mailbox: Arc<LoopMailbox>,
     pub(super) pulse: Arc<Pulse>,
 }
 
-/// Counts a connection for as long as it lives.
+/// Counts a connection, or a call, for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct ConnectionGuard {
     connections: Arc<AtomicUsize>,
@@ -46,12 +49,30 @@ impl Drop for ConnectionGuard {
     }
 }
 
+/// The way back to a call of the same process, which counts until it is answered or given up.
+struct Call {
+    reply: Box<dyn Reply>,
+    counted: ConnectionGuard,
+}
+
+impl Reply for Call {
+    fn is_gone(&mut self) -> bool {
+        self.reply.is_gone()
+    }
+
+    fn send(self: Box<Self>, outcome: Result<Answer<'_>, Error>) {
+        let Call { reply, counted } = *self;
+        reply.send(outcome);
+        drop(counted);
+    }
+}
+
 impl LoopHandle {
     /// The way to the loop that reads `mailbox`, and what its thread receives from it.
     pub(crate) fn new(mailbox: Arc<LoopMailbox>) -> (Self, mpsc::UnboundedReceiver<Arrival>) {
         let (arrivals, receiver) = mpsc::unbounded_channel();
         let pulse = Arc::new(Pulse::new());
-        (Self { arrivals, connections: Arc::default(), mailbox, pulse }, receiver)
+        (Self { arrivals, connections: Arc::default(), calls: Arc::default(), mailbox, pulse }, receiver)
     }
 
     /// The loop of `loops` that a connection or a request goes to: of those that live, the one with the fewest
@@ -63,6 +84,11 @@ impl LoopHandle {
     /// Connections that this loop has.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Acquire)
+    }
+
+    /// Calls of the same process that this loop has not answered yet.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Acquire)
     }
 
     /// Whether the loop lives.
@@ -101,6 +127,8 @@ impl LoopHandle {
 
     /// Gives the loop a request of the same process; `false` if the loop has ended.
     pub(crate) fn submit(&self, request: Box<Request>, reply: Box<dyn Reply>) -> bool {
-        self.arrivals.send(Arrival::Request(request, reply)).is_ok()
+        self.calls.fetch_add(1, Ordering::AcqRel);
+        let counted = ConnectionGuard { connections: Arc::clone(&self.calls) };
+        self.arrivals.send(Arrival::Request(request, Box::new(Call { reply, counted }))).is_ok()
     }
 }
