@@ -71,7 +71,11 @@ pub(crate) fn prove(
         Some(Refusal::Uncounted(reason) | Refusal::Dependent(reason)) => Err(trial.refused(alone, neighbours, reason)),
     };
     let batching = chosen(tried.err().unwrap_or(Batching::Rows), options);
-    Ok(Proven { batching, probe: Some(trial.probe) })
+    let probe = trial.probe;
+    if batching.has_rows() {
+        candidate.outputs.iter_mut().for_each(free_first);
+    }
+    Ok(Proven { batching, probe: Some(probe) })
 }
 
 /// Why a model is not batched whose settings say so.
@@ -86,22 +90,24 @@ fn chosen(found: Batching, options: &LoadOptions) -> Batching {
     }
 }
 
-/// Why the first dimension cannot count rows, by the graph's shapes alone.
+/// Why the first dimension cannot count rows, by the shapes of the graph's inputs alone. What a graph says of its outputs
+/// is not held against it: exporters write the sizes of the row that they traced, and runs tell better.
 fn fixed_reason(candidate: &Candidate<'_>) -> Option<String> {
     if candidate.inputs.is_empty() {
         return Some("the model has no inputs".to_owned());
     }
-    let describe = |role: &str, port: &Port| {
-        let (name, shape) = (&port.spec.name, &port.spec.shape);
-        let problem = if shape.is_empty() { "it has no dimensions" } else { "its first dimension is fixed" };
-        (!port.has_free_first() && port.is_known)
-            .then(|| format!("{role} '{name}' has shape {}: {problem}", ShapeText(shape)))
-    };
-    let inputs = candidate.inputs.iter().find_map(|port| describe("input", port));
-    let outputs = || candidate.outputs.iter().find_map(|port| describe("output", port));
+    let inputs = candidate.inputs.iter().find_map(|port| fixed_port("input", port));
     let trusts = candidate.options.batching == BatchingChoice::Trust;
     let several = || several_axes(&candidate.inputs).filter(|_| !trusts);
-    inputs.or_else(outputs).or_else(|| candidate.inputs.iter().find_map(repeated_symbol)).or_else(several)
+    inputs.or_else(|| candidate.inputs.iter().find_map(repeated_symbol)).or_else(several)
+}
+
+/// What keeps the first dimension of an input or output from counting rows.
+fn fixed_port(role: &str, port: &Port) -> Option<String> {
+    let (name, shape) = (&port.spec.name, &port.spec.shape);
+    let problem = if shape.is_empty() { "it has no dimensions" } else { "its first dimension is fixed" };
+    let is_fixed = !port.has_free_first() && port.is_known;
+    is_fixed.then(|| format!("{role} '{name}' has shape {}: {problem}", ShapeText(shape)))
 }
 
 /// Inputs whose first dimensions have names of their own count different things: one user, many items.
@@ -141,14 +147,23 @@ fn refused_everything(candidate: &Candidate<'_>, fixed: Option<String>, failure:
         let text = format!("output '{name}' has no type and shape in the graph, and no trial run tells it: {refusal}");
         return Err(LoadError::unsupported(text));
     }
+    let fixed = fixed.or_else(|| candidate.outputs.iter().find_map(|port| fixed_port("output", port)));
     let unproven = || format!("that rows are independent could not be proven, as every trial run failed: {refusal}");
     let batching = fixed.map_or_else(|| Batching::Unsafe { reason: unproven() }, |reason| Batching::Fixed { reason });
     Ok(Proven { batching, probe: None })
 }
 
-/// Fills in types and ranks that the graph does not tell from a run.
+/// The first dimension counts rows, whatever size the exporter wrote there.
+fn free_first(port: &mut Port) {
+    if let Some(first) = port.spec.shape.first_mut() {
+        *first = -1;
+    }
+}
+
+/// Fills in types and ranks that the graph does not tell from a run, or tells wrong.
 fn complete(outputs: &mut [Port], answer: &[OutputTensor]) {
-    for (port, tensor) in outputs.iter_mut().zip(answer).filter(|(port, _)| !port.is_known) {
+    let is_told = |port: &Port, tensor: &OutputTensor| port.is_known && port.spec.shape.len() == tensor.shape.len();
+    for (port, tensor) in outputs.iter_mut().zip(answer).filter(|(port, tensor)| !is_told(port, tensor)) {
         port.spec.datatype = tensor.datatype;
         port.spec.shape = tensor.shape.iter().map(|_| -1).collect();
         port.is_known = true;

@@ -201,6 +201,25 @@ fn an_output_that_does_not_count_rows_is_fixed() {
 }
 
 #[test]
+fn what_a_graph_says_of_its_outputs_is_not_held_against_it() {
+    // LightGBM's converter writes one label, Paddle's no dimensions at all.
+    let builder = |declared: &[i64]| {
+        Builder::new().input("x", FLOAT, &[-1, 4]).node("Relu", &["x"], &["y"], &[]).output("y", FLOAT, declared)
+    };
+    for declared in [&[1, 4][..], &[]] {
+        let model = load(builder(declared));
+        assert_eq!(model.batching, Batching::Rows, "{declared:?}");
+        assert_eq!((model.outputs[0].shape.len(), model.outputs[0].shape[0]), (2, -1));
+    }
+    let first = Builder::new()
+        .input("x", FLOAT, &[-1, 4])
+        .initial(int64s("none", &[], &[0]))
+        .node("Gather", &["x", "none"], &["y"], &[])
+        .output("y", FLOAT, &[4]);
+    assert!(fixed_reason(&load(first)).contains("output 'y' has shape [4] for 1 rows"));
+}
+
+#[test]
 fn open_dimensions_and_small_tables_are_tried_until_the_model_runs() {
     let table = Builder::new()
         .input("ids", INT32, &[-1, -2])

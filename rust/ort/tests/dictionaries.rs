@@ -329,6 +329,55 @@ fn the_number_of_rows_is_no_value() {
 }
 
 #[test]
+fn the_number_of_rows_is_no_size_of_a_row() {
+    let counted = |rest: &[&str]| {
+        Builder::new()
+            .input("x", FLOAT, &[-1, 4, 6])
+            .initial(int64s("zero", &[1], &[0]))
+            .initial(int64s("one", &[1], &[1]))
+            .initial(int64s("rest", &[1], &[-1]))
+            .initial(int64s("six", &[1], &[6]))
+            .node("Shape", &["x"], &["s"], &[])
+            .node("Gather", &["s", "zero"], &["n"], &[])
+            .node("Concat", rest, &["to"], &[int("axis", 0)])
+    };
+    // A table of as many columns as there are rows, and an image as high as the batch.
+    let reshaped = counted(&["n", "n", "rest"])
+        .node("Reshape", &["x", "to"], &["r"], &[])
+        .node("ReduceMax", &["r"], &["y"], &[ints("axes", &[2]), int("keepdims", 0)])
+        .output("y", FLOAT, &[-1, -2]);
+    let resized = counted(&["n", "one", "n", "six"])
+        .node("Unsqueeze", &["x", "one"], &["image"], &[])
+        .node("Resize", &["image", "", "", "to"], &["z"], &[])
+        .node("ReduceMax", &["z"], &["y"], &[ints("axes", &[1, 2, 3]), int("keepdims", 0)])
+        .output("y", FLOAT, &[-1]);
+    for (name, builder) in [("reshaped", reshaped), ("resized", resized)] {
+        assert!(!load(builder).batching.is_allowed(), "{name}");
+    }
+}
+
+#[test]
+fn a_scan_as_long_as_the_batch_counts_rows() {
+    let body = Builder::new()
+        .input("state", FLOAT, &[-1, 2])
+        .input("number", INT64, &[])
+        .node("Add", &["state", "state"], &["next"], &[])
+        .output("next", FLOAT, &[-1, 2]);
+    let builder = Builder::new()
+        .input("x", FLOAT, &[-1, 2])
+        .initial(int64s("zero", &[], &[0]))
+        .initial(int64s("one", &[], &[1]))
+        .node("Shape", &["x"], &["s"], &[])
+        .node("Gather", &["s", "zero"], &["n"], &[])
+        .node("Range", &["zero", "n", "one"], &["numbers"], &[])
+        .node("Scan", &["x", "numbers"], &["y"], &[graph("body", body.graph), int("num_scan_inputs", 1)])
+        .output("y", FLOAT, &[-1, 2]);
+    let model = load(builder);
+    let Batching::Unsafe { reason } = &model.batching else { panic!("{:?}", model.batching) };
+    assert!(reason.contains("Scan 'scan_3' works with the number of rows"), "{reason}");
+}
+
+#[test]
 fn an_operation_that_nobody_knows_is_named() {
     let builder = Builder::new()
         .input("x", FLOAT, &[-1, 2])

@@ -188,6 +188,7 @@ impl<'a> Walk<'a> {
             _ => vec![Value::fixed(); node.output.len()],
         };
         match ruled {
+            Ok(outputs) if outputs.iter().any(is_uneven) => otherwise(How::Mixes("works with the number of rows")),
             Ok(mut outputs) => {
                 let missing = otherwise(How::Unknown("has an output that is not known to keep rows apart"));
                 outputs.extend(missing.into_iter().skip(outputs.len()));
@@ -275,6 +276,14 @@ enum Integers {
 fn index(number: i64, rank: usize) -> Option<usize> {
     let number = if number < 0 { number.checked_add(rank as i64)? } else { number };
     usize::try_from(number).ok().filter(|&index| index < rank)
+}
+
+/// Whether a tensor's rows are of a size that follows their number, or not where they are said to be.
+fn is_uneven(value: &Value) -> bool {
+    let (Some(axis), Some(dims)) = (value.axis(), &value.dims) else { return false };
+    let sizes = axis.outer.times(&axis.inner).and_then(|rest| rest.times(&Size::rows()));
+    let is_where_said = sizes.is_some() && dims.get(axis.at) == sizes.as_ref();
+    !is_where_said || dims.iter().enumerate().any(|(at, size)| at != axis.at && size.follows_rows())
 }
 
 fn lose(node: &Node, how: How) -> Vec<Value> {

@@ -126,6 +126,9 @@ impl<'a> Walk<'a> {
         let mut length = None;
         for (place, value) in values.split_off(states).into_iter().enumerate() {
             let (value, size) = unstacked(value, axes("scan_input_axes", place))?;
+            if size.follows_rows() {
+                return Err(BY_COUNT);
+            }
             length = Some(size);
             steps.push(value);
         }

@@ -175,6 +175,44 @@ pub(super) fn dropout(step: &mut Step<'_>) -> Ruled {
     Ok(vec![value.clone(), value])
 }
 
+/// `DFT` along an axis, whose size may change.
+pub(super) fn fourier(step: &mut Step<'_>) -> Ruled {
+    let number = match (step.node.attribute("axis"), step.value(2)) {
+        (Some(axis), _) => axis.i,
+        (None, Some(axis)) => axis.numbers().and_then(|numbers| numbers.first().copied()).ok_or(UNKNOWN_AXES)?,
+        (None, None) => {
+            if step.opset < 20 {
+                1
+            } else {
+                -2
+            }
+        }
+    };
+    let value = along(step, &[number, -1], How::Mixes("transforms along the batch"))?;
+    let axis = value.axis().cloned();
+    let mut dims = value.dims.unwrap_or_default();
+    for at in [index(number, dims.len()), dims.len().checked_sub(1)].into_iter().flatten() {
+        dims[at] = step.symbols.fresh();
+    }
+    Ok(vec![step.made(axis, dims)])
+}
+
+/// Losses that are told for each element, with constant weights.
+pub(super) fn loss(step: &mut Step<'_>) -> Ruled {
+    if step.node.text("reduction", "mean") != "none" {
+        return Err(REDUCES);
+    }
+    let (scores, labels) = (step.needed(0)?.clone(), step.needed(1)?.clone());
+    let plain = Axis::plain(0);
+    let is_kept =
+        scores.axis() == Some(&plain) && labels.axis() == Some(&plain) && step.value(2).is_none_or(Value::is_fixed);
+    if !is_kept {
+        return Err(How::Unknown("takes rows where constants are expected"));
+    }
+    let (of_labels, of_scores) = (step.dims(1)?, step.dims(0)?);
+    Ok(vec![Value::rows(plain.clone(), of_labels), Value::rows(plain, of_scores)])
+}
+
 /// Matrices in the last two axes, each by itself.
 pub(super) fn matrices(step: &mut Step<'_>, taken_away: usize) -> Ruled {
     let mut dims = step.dims(0)?;

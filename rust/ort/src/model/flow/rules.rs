@@ -101,6 +101,8 @@ fn normalised(step: &mut Step<'_>, name: &str) -> Ruled {
         "Dropout" => reduce::dropout(step),
         "QuantizeLinear" | "DequantizeLinear" => reduce::quantised(step),
         "ReverseSequence" => reduce::reversed(step),
+        "DFT" => reduce::fourier(step),
+        "NegativeLogLikelihoodLoss" | "SoftmaxCrossEntropyLoss" => reduce::loss(step),
         "Trilu" => reduce::matrices(step, 0),
         "Det" => reduce::matrices(step, 2),
         "InstanceNormalization" | "GroupNormalization" | "LRN" => reduce::batch_first(step),

@@ -31,7 +31,7 @@ fn regrouped(step: &Step<'_>, new: &[Size]) -> Result<Option<Axis>, How> {
     let before = product(old[..axis.at].iter().chain([&axis.outer])).ok_or(too_large)?;
     let behind = product(old[axis.at + 1..].iter().chain([&axis.inner])).ok_or(too_large)?;
     // A first dimension that is the number of rows has equal parts, whatever the others are.
-    if before.is(1) && new.first() == Some(&Size::rows()) {
+    if before.is(1) && new.first() == Some(&Size::rows()) && !new[1..].iter().any(Size::follows_rows) {
         return Ok(Some(Axis::plain(0)));
     }
     for (at, size) in new.iter().enumerate() {

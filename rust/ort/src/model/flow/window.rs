@@ -98,6 +98,14 @@ pub(super) fn resize(step: &mut Step<'_>) -> Ruled {
     if has_region || step.inputs.iter().skip(1).flatten().any(|value| value.axis().is_some()) {
         return Err(How::Unknown("resizes by values"));
     }
+    let is_batch = |at: usize| axis.as_ref().is_some_and(|axis| axis.at == at);
+    for value in step.inputs.iter().skip(1).flatten().filter(|value| !value.is_fixed()) {
+        let content = value.content.as_ref().ok_or(How::Mixes("works with the number of rows"))?;
+        let is_free = |size: &Option<Size>| size.as_ref().is_some_and(|size| !size.follows_rows());
+        if !content.iter().enumerate().all(|(at, size)| is_batch(at) || is_free(size)) {
+            return Err(How::Mixes("works with the number of rows"));
+        }
+    }
     let (scales, sizes) = if step.node.op_type == "Upsample" || step.opset < 11 { (1, 9) } else { (2, 3) };
     let list = |index: usize| step.value(index).and_then(|value| value.content.clone()).filter(|list| !list.is_empty());
     let is_whole = step.node.ints("axes").is_none_or(|axes| axes.len() == dims.len());
