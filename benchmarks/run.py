@@ -51,6 +51,7 @@ def main() -> int:
     console = options.console or Path(sys.executable).with_name("mlserve")
     setup = Setup(
         server=options.server,
+        before=options.before,
         console=console if console.is_file() else None,
         ort_library=find_ort_library(),
         triton_run=options.triton_run,
@@ -106,6 +107,9 @@ def _options() -> argparse.Namespace:
         type=Path,
         default=ROOT / "target" / "release" / "mlserve-server",
         help="the plain binary of mlserve",
+    )
+    parser.add_argument(
+        "--before", type=Path, help="the plain binary of an earlier build, measured beside it by cpu and latency"
     )
     parser.add_argument("--console", type=Path, help="the Python command of mlserve; default: beside this Python")
     triton = os.environ.get("MLSERVE_TRITON_RUN")

@@ -21,7 +21,7 @@ from onnxruntime import InferenceSession
 from figures import load, wire
 from figures.load import Cost, Loaded, Shape
 from figures.report import Report
-from figures.servers import Server, launch_mlserve, launch_triton, running, wait_and_check
+from figures.servers import Server, launch_before, launch_mlserve, launch_triton, running, wait_and_check
 from figures.setup import MODELS, Setup
 from figures.spread import NOT_MEASURED, Spread, Target, percentile, ratio_of, shown
 from figures.subject import INFER, SERVER_LIVE, Subject
@@ -60,6 +60,8 @@ def measure(setup: Setup) -> Report:
     cases = list(_cases(setup))
     with ExitStack() as stack:
         servers = [stack.enter_context(running(launch_mlserve(setup, MODELS, TINY, core=setup.server_core)))]
+        before = launch_before(setup, MODELS, TINY, core=setup.server_core)
+        servers += [stack.enter_context(running(server)) for server in before]
         if setup.triton_run is not None:
             servers.append(stack.enter_context(running(launch_triton(setup, TINY, core=setup.server_core))))
         for server in servers:
@@ -158,6 +160,10 @@ def _report(setup: Setup, cases: list[Case], in_process: dict[int, Spread]) -> R
         cells = [Spread.of(ours).text(), Spread.of(theirs).text() if theirs else NOT_MEASURED]
         rates = [shown(Spread.of(case.rates(name)) if case.rates(name) else None, 0) for name in ("mlserve", "Triton")]
         report.rows.append([case.transport, case.shape, *cells, shown(ratio_of(ours, theirs), 3), *rates])
+        if before := case.cpu_us("before"):
+            rate = shown(Spread.of(case.rates("before")), 0)
+            over = f"{shown(ratio_of(ours, before), 3)} over it"
+            report.rows.append(["", "earlier build", Spread.of(before).text(), "", over, rate, ""])
         rounds = {name: [asdict(cost) for cost in costs] for name, costs in case.costs.items()}
         report.measurements.append({"transport": case.transport, "load": case.shape, "rounds": rounds})
     for rows, spread in in_process.items():

@@ -15,7 +15,7 @@ from figures import load
 from figures.cpu import TINY
 from figures.load import Shape
 from figures.report import Report
-from figures.servers import Server, launch_mlserve, launch_triton, running, wait_and_check
+from figures.servers import Server, launch_before, launch_mlserve, launch_triton, running, wait_and_check
 from figures.setup import MODELS, ROOT, BenchmarkError, Setup, pinned, tool
 from figures.spread import NOT_MEASURED, Spread, Target, percentile, ratio_of
 from figures.subject import INFER
@@ -56,6 +56,7 @@ def measure(setup: Setup) -> Report:
 def _measure_place(setup: Setup, place: str, program: Path | None, report: Report) -> None:
     with ExitStack() as stack:
         servers = [launch_mlserve(setup, MODELS, TINY, core=setup.server_core)]
+        servers += launch_before(setup, MODELS, TINY, core=setup.server_core)
         if setup.triton_run is not None:
             servers.append(launch_triton(setup, TINY, core=setup.server_core))
             unbatched = launch_triton(setup, TINY, core=setup.server_core, batching=False)
@@ -129,14 +130,14 @@ def _add(report: Report, place: str, found: dict[Source, list[dict[str, float]]]
     p50 = {source: [shares["p50"] for shares in rounds] for source, rounds in found.items()}
     ours = {source.transport: taken for source, taken in p50.items() if source.name == "mlserve"}
     for source, rounds in found.items():
-        is_rival = source.name.startswith("Triton")
-        ratio = ratio_of(ours[source.transport], p50[source]) if is_rival else None
+        is_other = source.server is not None and source.name != "mlserve"
+        ratio = ratio_of(ours[source.transport], p50[source]) if is_other else None
         spreads = [Spread.of([shares[name] for shares in rounds]).text(0) for name in SHARES]
         report.rows.append([place, source.transport, source.name, *spreads, ratio.text(2) if ratio else ""])
         report.measurements.append(
             {"place": place, "transport": source.transport, "of": source.name, "rounds_us": rounds}
         )
-        if ratio and source.transport == "gRPC":
+        if ratio and source.transport == "gRPC" and source.name.startswith("Triton"):
             report.targets.append(Target(f"gRPC {place}, p50 over that of {source.name}:", ratio.median, BOUND, "x"))
     if not any(source.name.startswith("Triton") for source in found):
         report.rows.append([place, "gRPC", "Triton", NOT_MEASURED, NOT_MEASURED, NOT_MEASURED, ""])

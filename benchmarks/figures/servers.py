@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class Server:
     """A running server.
 
     Attributes:
-        name: `mlserve` or `Triton`.
+        name: `mlserve`, `before` or `Triton`.
         process: Its only process.
         grpc: `host:port`.
         http: `host:port`.
@@ -137,6 +137,13 @@ def launch_mlserve(
     process = _spawn(setup, "mlserve", command, environment)
     name = "mlserve (Python command)" if console else "mlserve"
     return Server(name, process, f"127.0.0.1:{grpc}", f"127.0.0.1:{http}", f"127.0.0.1:{metrics}", subject.name)
+
+
+def launch_before(setup: Setup, models: Path, subject: Subject, *, core: int | None) -> Iterator[Server]:
+    """Starts the earlier build, if one is named."""
+    if setup.before is not None:
+        server = launch_mlserve(replace(setup, server=setup.before), models, subject, core=core)
+        yield replace(server, name="before")
 
 
 def launch_triton(setup: Setup, subject: Subject, *, core: int | None, batching: bool = True) -> Server:

@@ -47,6 +47,7 @@ class Setup:
 
     Attributes:
         server: The plain binary of mlserve.
+        before: The plain binary of an earlier build, measured beside it; `None`: none.
         console: The Python command of mlserve; `None`: not installed.
         ort_library: What both load.
         triton_run: Starts Triton: `PATH REPOSITORY GRPC_PORT HTTP_PORT VENV [flags]`; `None`: not measured.
@@ -58,6 +59,7 @@ class Setup:
     """
 
     server: Path
+    before: Path | None
     console: Path | None
     ort_library: Path
     triton_run: Path | None
