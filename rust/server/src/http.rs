@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use mlserve_core::budget::Reservation;
+use mlserve_core::failpoint;
 
 use crate::body::RequestBody;
 use crate::event_loop::LoopContext;
@@ -87,5 +88,6 @@ pub(crate) struct HttpResponse {
 pub(crate) async fn handle(context: &LoopContext, request: HttpRequest) -> HttpResponse {
     let mut trail = access::Trail::new(context, &request);
     let response = route::dispatch(context, request, &mut trail).await;
+    failpoint!("http_reply");
     trail.finish(response)
 }

@@ -64,7 +64,7 @@ families! {
     ACCESS_DROPPED = "mlserve_access_log_dropped_total", Counter, "Access log lines lost: the writer could not keep up, or the disk was full.";
     LOG_DROPPED = "mlserve_log_dropped_total", Counter, "Log lines lost: standard error did not take them in time.";
     TRACES_DROPPED = "mlserve_traces_dropped_total", Counter, "Traces lost: the writer could not keep up, or the disk was full.";
-    PANICS = "mlserve_panics_total", Counter, "Panics, which are faults of the server, by what they ended (batch, request, connection, turn, loop, front, health, manager).";
+    PANICS = "mlserve_panics_total", Counter, "Panics, which are faults of the server, by what they ended (batch, request, connection, turn, loop, decoder, front, health, manager).";
     BUILD_INFO = "mlserve_build_info", Gauge, "1, with the version of mlserve.";
     RESIDENT = "process_resident_memory_bytes", Gauge, "Memory that the process holds.";
     PREPROCESS = "request_preprocess_seconds", Histogram, "KServe's name: copying the inputs of a request's batch together, per answered request.";

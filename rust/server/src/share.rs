@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mlserve_core::config::LimitSettings;
 use mlserve_core::error::{Error, Kind, Result};
+use mlserve_core::network::{Network, site};
 use parking_lot::Mutex;
 
 /// A connection may make others wait for a quarter of the budget, an address for half: one that misbehaves leaves the
@@ -26,6 +27,8 @@ const FRAMING: usize = 1 << 10;
 pub(crate) struct Shares {
     of_connection: usize,
     of_address: usize,
+    /// Behind these are many callers.
+    trusted: Vec<Network>,
     addresses: Mutex<HashMap<IpAddr, Arc<AtomicUsize>>>,
 }
 
@@ -36,8 +39,16 @@ impl Shares {
         Arc::new(Self {
             of_connection: (limits.byte_budget / CONNECTION_PART).max(least),
             of_address: (limits.byte_budget / ADDRESS_PART).max(least),
+            // Validated, so none is left out.
+            trusted: Network::list(&limits.trusted_proxies).unwrap_or_default(),
             addresses: Mutex::default(),
         })
+    }
+
+    /// What `address` is counted as; `None` if it is not: sidecars and proxies speak for many.
+    fn counted(&self, address: IpAddr) -> Option<IpAddr> {
+        let is_trusted = address.to_canonical().is_loopback() || self.trusted.iter().any(|net| net.contains(address));
+        (!is_trusted).then(|| site(address))
     }
 
     fn enter(&self, address: IpAddr) -> Arc<AtomicUsize> {
@@ -57,6 +68,7 @@ impl Shares {
 #[derive(Debug)]
 pub(crate) struct Share {
     shares: Arc<Shares>,
+    /// `None` if its address is not counted.
     address: Option<IpAddr>,
     held: Arc<AtomicUsize>,
     /// What its address holds, once that is asked for.
@@ -66,15 +78,13 @@ pub(crate) struct Share {
 impl Share {
     /// Of a connection from `address`; none for a Unix socket.
     pub(crate) fn new(shares: &Arc<Shares>, address: Option<IpAddr>) -> Self {
-        let address = address.map(|address| address.to_canonical());
+        let address = address.and_then(|address| shares.counted(address));
         Self { shares: Arc::clone(shares), address, held: Arc::default(), held_by_address: OnceCell::new() }
     }
 
     /// Begins to count what waits for this connection.
     pub(crate) fn hold(&self) -> Held {
-        // Behind this machine's own addresses are many callers: sidecars, proxies, tests.
-        let counted = self.address.filter(|address| !address.is_loopback());
-        let of_address = counted.map(|address| {
+        let of_address = self.address.map(|address| {
             let held = self.held_by_address.get_or_init(|| self.shares.enter(address));
             (Arc::clone(held), self.shares.of_address)
         });
@@ -146,7 +156,12 @@ mod tests {
     const BUDGET: usize = 1 << 20;
 
     fn shares() -> Arc<Shares> {
-        let limits = LimitSettings { byte_budget: BUDGET, max_body_bytes: LARGEST, ..LimitSettings::default() };
+        let limits = LimitSettings {
+            byte_budget: BUDGET,
+            max_body_bytes: LARGEST,
+            trusted_proxies: "198.51.100.0/24".to_owned(),
+            ..LimitSettings::default()
+        };
         Shares::new(&limits)
     }
 
@@ -185,6 +200,8 @@ mod tests {
         assert_eq!(accepted("192.0.2.2"), 2, "one address does not spend another one's share");
         assert_eq!(accepted("127.0.0.1"), 4);
         assert_eq!(accepted("::1"), 4);
+        assert_eq!(accepted("198.51.100.7"), 4, "a trusted proxy");
+        assert_eq!(accepted("2001:db8::1"), 2);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use mlserve_core::error::{Error, Kind, Result};
+use mlserve_core::failpoint;
 use mlserve_core::request::{Protocol, Text};
 use smallvec::smallvec;
 
@@ -142,6 +143,7 @@ struct Job {
 
 impl Job {
     fn run(self) -> Result<Decoded> {
+        failpoint!("decode", error => return Err(error));
         let Collected { pieces, len, mut reservation } = self.body;
         let held = reservation.units();
         let mut blobs = Blobs::new(pieces);

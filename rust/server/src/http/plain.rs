@@ -11,6 +11,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use mlserve_core::config::LimitSettings;
 use mlserve_core::error::{Error, Kind, Result};
+use mlserve_core::failpoint;
 use mlserve_core::request::{Answer, Protocol, Reply, Request};
 use mlserve_core::version::Version;
 use tokio::sync::oneshot;
@@ -157,6 +158,7 @@ struct Job {
 
 impl Job {
     fn run(self) -> Result<Asked> {
+        failpoint!("decode", error => return Err(error));
         let Collected { pieces, len, mut reservation } = self.body;
         let held = reservation.units();
         let body = Blobs::new(pieces).take_joined(len).unwrap_or_default();
