@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,7 +62,17 @@ def test_a_large_body_in_chunks_is_refused_where_the_limit_is(server: ServerProc
     assert answer.status == 413
 
 
+def peak_bytes(server: ServerProcess) -> int:
+    """The most memory that the process has held since this was asked for the last time."""
+    process = Path(f"/proc/{server.process.pid}")
+    lines = (process / "status").read_text().splitlines()
+    found = next(line for line in lines if line.startswith("VmHWM:"))
+    (process / "clear_refs").write_text("5")
+    return int(found.split()[1]) << 10
+
+
 def test_a_load_costs_about_its_bytes_whatever_they_are(server: ServerProcess) -> None:
+    peak_bytes(server)
     before = resident_bytes(server)
     sent = head("POST", LOAD, {"content-length": str(len(NESTED))}) + NESTED
     for _ in range(3):
@@ -69,7 +80,7 @@ def test_a_load_costs_about_its_bytes_whatever_they_are(server: ServerProcess) -
         assert found is not None
         # Read to its end and passed over: it names nothing that a load knows.
         assert found.status == 200, found
-    assert resident_bytes(server) - before < 4 * LARGE
+    assert peak_bytes(server) - before < 4 * LARGE
 
 
 def test_a_load_with_too_many_parameters_is_refused(server: ServerProcess) -> None:
