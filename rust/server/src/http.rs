@@ -47,6 +47,7 @@ mod route;
 mod rows;
 mod split;
 mod status;
+mod texts;
 mod v1;
 mod values;
 mod wanted;

@@ -21,6 +21,7 @@ use super::reply::{Delivered, Form, HttpReply, Manner};
 use super::route::Target;
 use super::split::Blobs;
 use super::status::{Refusal, error_response};
+use super::texts::text_bytes;
 use super::{HttpRequest, HttpResponse, raw};
 use crate::body::Collected;
 use crate::event_loop::LoopContext;
@@ -152,9 +153,10 @@ impl Job {
         let mut source = Source { model: &self.model, limits, reservation: &mut reservation, blobs };
         let mut decoded = decode(&json, &mut source)?;
         if self.length == len {
-            // Nothing points into the text any more; only the tensors read from it are left.
+            // Nothing points into the text any more; only what was read from it is left.
             drop(json);
-            reservation.shrink_to(reservation.units().saturating_sub(held));
+            let spent = held.saturating_sub(text_bytes(&decoded.request));
+            reservation.shrink_to(reservation.units().saturating_sub(spent));
         }
         decoded.request.reservation = Some(reservation);
         Ok(decoded)

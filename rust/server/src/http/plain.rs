@@ -29,6 +29,7 @@ use super::route::Target;
 use super::rows::Rows;
 use super::split::Blobs;
 use super::status::{Refusal, error_response};
+use super::texts::text_bytes;
 use super::values::Reader;
 use super::wanted::Wants;
 use super::{HttpRequest, HttpResponse, predict, v1};
@@ -171,9 +172,10 @@ impl Job {
             Dialect::Generate => generate::read(cursor, &mut reader, Form::Generated),
             Dialect::GenerateStream => generate::read(cursor, &mut reader, Form::Event),
         }?;
-        // Nothing points into the text any more; only the tensors read from it are left.
+        // Nothing points into the text any more; only what was read from it is left.
         drop(body);
-        reservation.shrink_to(reservation.units().saturating_sub(held));
+        let spent = held.saturating_sub(text_bytes(&asked.request));
+        reservation.shrink_to(reservation.units().saturating_sub(spent));
         asked.request.reservation = Some(reservation);
         Ok(asked)
     }
