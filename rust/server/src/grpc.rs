@@ -160,8 +160,8 @@ pub(crate) fn accept(connected: &Rc<Connected>, request: http::Request<RecvStrea
     let asker = Asker::new(context.client(), route);
     let responder = Responder::new(respond, connected.reply, metadata.answer_encoding(), echo, trail, asker);
     let checked = header_fits
-        .and_then(|()| check(context, &metadata, rpc, &request))
-        .and_then(|()| check_origin(context, rpc, &request));
+        .and_then(|()| check_origin(context, rpc, &request))
+        .and_then(|()| check(context, &metadata, rpc, &request));
     match checked {
         Ok(()) => start(connected, rpc, &metadata, request.into_body(), responder),
         Err(error) => refuse_at_its_end(context, request.into_body(), responder, error),
