@@ -18,7 +18,14 @@ mod orders;
 pub use orders::{Order, reach};
 
 /// Every stage that has a failpoint.
-pub const STAGES: [&str; 20] = [
+pub const STAGES: [&str; 27] = [
+    "accept",
+    "connection",
+    "turn",
+    "mailbox",
+    "recover",
+    "probe",
+    "scrape",
     "admit",
     "plan",
     "validate",

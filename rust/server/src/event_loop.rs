@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use mlserve_core::budget::{LocalBudget, Reservation};
 use mlserve_core::error::{Error, Kind};
+use mlserve_core::failpoint;
 use mlserve_core::pipeline::{Pipeline, Shared};
 use mlserve_core::request::{Protocol, Reply, Request};
 use mlserve_core::turn::Decision;
@@ -173,6 +174,7 @@ impl LoopContext {
         let mut busy = Busy::new(self.now());
         loop {
             self.0.submitted.notified().await;
+            failpoint!("turn");
             loop {
                 let decision = self.0.pipeline.borrow_mut().look();
                 match decision {
@@ -195,13 +197,14 @@ impl LoopContext {
     /// Brings home what instances have finished, follows changes of the plan, and gives signs of life.
     async fn run_mailbox(&self, mailbox: &LoopMailbox, pulse: &Pulse) {
         loop {
-            let mail = mailbox.receive().await;
+            let mut mail = mailbox.receive().await;
+            failpoint!("mailbox");
             pulse.answer(mail.ping);
             if mail.plan_changed {
                 self.0.pipeline.borrow_mut().plan_changed();
                 self.0.submitted.notify_one();
             }
-            for delivery in mail.deliveries {
+            while let Some(delivery) = mail.deliveries.pop_front() {
                 self.0.pipeline.borrow_mut().receive(delivery);
             }
             // A loop that was woken after a pause notes it, so that what comes later counts as new.
@@ -295,16 +298,18 @@ fn serve_connection(context: &LoopContext, socket: Socket, guard: ConnectionGuar
         let process = Arc::clone(context.process());
         let meter = Rc::new(Meter::default());
         let _place = context.0.connections.enter(Rc::clone(&meter));
-        let served = async {
+        // Boxed: each layer around it would make room for it again.
+        let served = Box::pin(async {
+            failpoint!("connection");
             match socket.into_stream() {
                 Ok(stream) => {
                     let context = context.of_connection(stream.peer());
-                    meter.accompany(connection::serve(context, stream, Rc::clone(&meter))).await;
+                    connection::serve(context, stream, Rc::clone(&meter)).await;
                 }
                 Err(error) => tracing::debug!(%error, "a connection was lost before it was served"),
             }
-        };
-        if let Err(what) = caught(served).await {
+        });
+        if let Err(what) = caught(meter.accompany(served)).await {
             process.panics.note(Place::Connection, &what);
         }
         drop(guard);

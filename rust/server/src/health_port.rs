@@ -71,7 +71,7 @@ impl HealthPort {
             let serving = async {
                 tokio::select! {
                     () = serve(listener, Rc::new(answers), &acceptor, &process.panics) => {}
-                    () = pulse::watch(acceptor.loops.clone()) => {}
+                    () = watch(&acceptor, &process.panics) => {}
                     // Dropped means ended as well.
                     _ = ended => {}
                 }
@@ -88,6 +88,13 @@ impl HealthPort {
         if self.thread.join().is_err() {
             tracing::error!("the health thread panicked");
         }
+    }
+}
+
+/// Feels the pulse of the loops.
+async fn watch(acceptor: &Acceptor, panics: &Panics) {
+    while let Err(what) = caught(pulse::watch(acceptor.loops.clone())).await {
+        panics.note(Place::Health, &what);
     }
 }
 

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use mlserve_core::config::LimitSettings;
+use mlserve_core::failpoint;
 use mlserve_core::stats::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -247,6 +248,7 @@ impl Acceptor {
     }
 
     fn give(&self, socket: Socket) {
+        failpoint!("accept");
         let connections = self.connections();
         if connections + self.max_connections.div_ceil(PRESSURE) >= self.max_connections {
             self.make_room(1);

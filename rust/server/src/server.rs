@@ -61,6 +61,7 @@ pub struct Server {
     startup: Arc<Mutex<Option<Startup>>>,
     settled: watch::Receiver<bool>,
     front: Mutex<Option<JoinHandle<usize>>>,
+    manager: Mutex<Option<JoinHandle<()>>>,
     left_behind: AtomicUsize,
     _watcher: Watcher,
 }
@@ -91,10 +92,10 @@ impl Server {
         let (settle, settled) = watch::channel(false);
         let startup = Arc::default();
         let front = start::front(Arc::clone(&process), loops.clone(), listeners, stopped, threads)?;
-        start::manager(Arc::clone(&process), orders, begun, Arc::clone(&startup), settle)?;
-        let front = Mutex::new(Some(front));
+        let manager = start::manager(Arc::clone(&process), orders, begun, Arc::clone(&startup), settle)?;
+        let (front, manager) = (Mutex::new(Some(front)), Mutex::new(Some(manager)));
         let left_behind = AtomicUsize::new(0);
-        Ok(Server { process, addresses, loops, stop, startup, settled, front, left_behind, _watcher: watcher })
+        Ok(Server { process, addresses, loops, stop, startup, settled, front, manager, left_behind, _watcher: watcher })
     }
 
     /// Where it listens.
@@ -161,7 +162,13 @@ impl Server {
         let Some(front) = self.front.lock().take() else { return };
         // A panic of the front thread is the end of it, too; nobody knows what it left.
         let left = front.join().unwrap_or(1);
-        self.left_behind.store(left, Ordering::Relaxed);
+        let deadline = self.process.clock.now() + end::GRACE;
+        let manager = self.manager.lock().take().into_iter().collect();
+        let loading = end::wait(&self.process, deadline, manager, JoinHandle::is_finished);
+        if loading > 0 {
+            tracing::error!("the server ends while a model is still being loaded");
+        }
+        self.left_behind.store(left + loading, Ordering::Relaxed);
         self.process.tracer.flush();
         if let Some(log) = &self.process.access_log {
             log.flush();

@@ -72,7 +72,7 @@ impl BodyPace {
             return Instant::now() + NEVER;
         }
         if bytes > self.seen {
-            let earned = self.earned(bytes) - self.earned(self.seen);
+            let earned = self.earned(bytes).saturating_sub(self.earned(self.seen));
             self.too_slow_at = (self.too_slow_at + earned).min(Instant::now() + self.longest_rest);
             self.seen = bytes;
         }

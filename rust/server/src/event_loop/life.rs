@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mlserve_core::failpoint;
 use mlserve_core::pipeline::Shared;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle, LocalSet, spawn_local};
@@ -124,6 +125,7 @@ impl LoopContext {
     async fn keep(self, task: impl AsyncFn(&Self)) {
         while let Err(what) = caught(task(&self)).await {
             self.process().panics.note(Place::Turn, &what);
+            failpoint!("recover");
             self.try_to_recover();
             tokio::time::sleep(PAUSE).await;
         }

@@ -1,5 +1,6 @@
 //! What a loop gets from other threads: deliveries, changes of the plan, pings; and the wake-up.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mlserve_core::version::{Delivery, Mailbox};
@@ -17,27 +18,46 @@ pub(crate) struct LoopMailbox {
 
 #[derive(Debug, Default)]
 struct Deliveries {
-    waiting: Vec<Delivery>,
+    waiting: VecDeque<Delivery>,
     /// Nobody will fetch any more.
     is_closed: bool,
 }
 
-/// What has come since the last look.
-pub(super) struct Mail {
+/// What has come since the last look. What is not taken out of it, because something panicked, goes back.
+pub(super) struct Mail<'a> {
+    mailbox: &'a LoopMailbox,
     pub(super) plan_changed: bool,
-    pub(super) deliveries: Vec<Delivery>,
+    pub(super) deliveries: VecDeque<Delivery>,
     pub(super) ping: u64,
+}
+
+impl Drop for Mail<'_> {
+    fn drop(&mut self) {
+        if !self.deliveries.is_empty() {
+            self.mailbox.put_back(std::mem::take(&mut self.deliveries));
+        }
+    }
 }
 
 impl LoopMailbox {
     /// Waits until something comes.
-    pub(super) async fn receive(&self) -> Mail {
+    pub(super) async fn receive(&self) -> Mail<'_> {
         self.arrived.notified().await;
         Mail {
+            mailbox: self,
             plan_changed: self.plan_changed.swap(false, Ordering::Acquire),
             deliveries: std::mem::take(&mut self.deliveries.lock().waiting),
             ping: self.ping.load(Ordering::Relaxed),
         }
+    }
+
+    #[cold]
+    fn put_back(&self, mut deliveries: VecDeque<Delivery>) {
+        let mut present = self.deliveries.lock();
+        deliveries.append(&mut present.waiting);
+        present.waiting = deliveries;
+        drop(present);
+        self.arrived.notify_one();
     }
 
     /// Asks the loop for a sign of life.
@@ -66,7 +86,7 @@ impl Mailbox for LoopMailbox {
             drop(deliveries);
             return drop(delivery);
         }
-        deliveries.waiting.push(delivery);
+        deliveries.waiting.push_back(delivery);
         drop(deliveries);
         self.arrived.notify_one();
     }

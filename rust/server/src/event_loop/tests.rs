@@ -100,10 +100,7 @@ fn a_panic_in_a_turn_ends_its_requests_and_nothing_else() {
     assert!(client.is_live());
     for round in 1..=3 {
         assert!(served.handle().submit(request("double"), then(|_| panic!("on purpose"))));
-        // Where the answer is delivered, so that it costs no other request of the turn.
-        let plan = served.process.plan.load();
-        let version = plan.find("double", None).expect("it is ready");
-        eventually("counted", || version.stats.totals().panics == round);
+        eventually("counted", || served.process.panics.count(Place::Turn) == round);
         assert_serves(&served);
         assert!(client.is_live(), "the connection goes on");
     }
@@ -195,4 +192,19 @@ fn quiet_connections_make_room_and_one_with_a_request_in_flight_stays() {
     // Now that it is quiet it leaves, too.
     served.handle().make_room(1);
     eventually("none is left", || served.handle().connections() == 0);
+}
+
+#[test]
+fn a_request_of_the_same_process_counts_until_it_is_answered() {
+    let served = Served::start(Settings::default(), 1);
+    let (release, released): (Sender<()>, Receiver<()>) = channel();
+    let blocked = then(move |_| {
+        let _ = released.recv_timeout(PATIENCE);
+    });
+    assert!(served.handle().submit(request("double"), blocked));
+    let waiting = answer_of(&served, "double");
+    assert_eq!(served.handle().calls(), 2);
+    release.send(()).expect("it waits");
+    assert_eq!(waiting.recv_timeout(PATIENCE), Ok(true));
+    eventually("none is left", || served.handle().calls() == 0);
 }

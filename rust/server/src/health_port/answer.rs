@@ -5,10 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
+use mlserve_core::failpoint;
 
 use super::scrape::Scraper;
 use crate::listen::Acceptor;
 use crate::metrics;
+use crate::panics::Place;
 use crate::process::Process;
 use crate::status::Phase;
 
@@ -36,7 +38,12 @@ enum Route {
 impl Answers {
     pub(super) fn start(process: Arc<Process>, acceptor: Arc<Acceptor>) -> std::io::Result<Self> {
         let rendered = Arc::clone(&process);
-        let scraper = Scraper::start(move || metrics::render(&rendered, &acceptor))?;
+        let render = move || {
+            failpoint!("scrape");
+            metrics::render(&rendered, &acceptor)
+        };
+        let counted = Arc::clone(&process);
+        let scraper = Scraper::start(render, move |what| counted.panics.note(Place::Health, what))?;
         Ok(Self { process, scraper })
     }
 
@@ -46,6 +53,7 @@ impl Answers {
 
     /// Answers everything; a body is left out for HEAD by the layer below.
     pub(super) async fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        failpoint!("probe");
         let Some(route) = Route::of(request.uri().path()) else {
             return json(StatusCode::NOT_FOUND, r#"{"error":"Not Found"}"#.to_owned());
         };

@@ -10,6 +10,8 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::panics;
+
 /// Bytes of texts that readers may hold before no more are made: some of a server with ten thousand models.
 const HELD_BYTES: usize = 256 << 20;
 
@@ -18,10 +20,13 @@ const HELD_BYTES: usize = 256 << 20;
 pub(super) struct Scraper(Sender<oneshot::Sender<Bytes>>);
 
 impl Scraper {
-    /// Starts the thread.
-    pub(super) fn start(render: impl Fn() -> String + Send + 'static) -> std::io::Result<Self> {
+    /// Starts the thread; `failed` is told of panics.
+    pub(super) fn start(
+        render: impl Fn() -> String + Send + 'static,
+        failed: impl Fn(&str) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (sender, asked) = channel();
-        let run = move || render_for(&asked, &render);
+        let run = move || render_for(&asked, &render, &failed);
         std::thread::Builder::new().name("metrics".to_owned()).spawn(run)?;
         Ok(Self(sender))
     }
@@ -43,7 +48,7 @@ impl AsRef<[u8]> for Text {
     }
 }
 
-fn render_for(asked: &Receiver<oneshot::Sender<Bytes>>, render: &impl Fn() -> String) {
+fn render_for(asked: &Receiver<oneshot::Sender<Bytes>>, render: &impl Fn() -> String, failed: &impl Fn(&str)) {
     let mut held = Held::default();
     while let Ok(first) = asked.recv() {
         let askers: Vec<_> =
@@ -51,8 +56,14 @@ fn render_for(asked: &Receiver<oneshot::Sender<Bytes>>, render: &impl Fn() -> St
         if askers.is_empty() {
             continue;
         }
-        // Whoever asked is told by the sender's drop; the next one may have more luck.
-        let Ok(text) = catch_unwind(AssertUnwindSafe(|| held.text(render))) else { continue };
+        let text = match catch_unwind(AssertUnwindSafe(|| held.text(render))) {
+            Ok(text) => text,
+            Err(payload) => {
+                // Whoever asked is told by the sender's drop; the next one may have more luck.
+                failed(&panics::text(&*payload));
+                continue;
+            }
+        };
         for asker in askers {
             drop(asker.send(Bytes::from_owner(Text(Arc::clone(&text)))));
         }
@@ -99,10 +110,11 @@ mod tests {
     fn a_rendering_that_panics_fails_those_who_asked_and_nobody_after() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let failed = std::sync::atomic::AtomicBool::new(false);
-        let scraper = Scraper::start(move || {
+        let render = move || {
             assert!(failed.swap(true, std::sync::atomic::Ordering::SeqCst), "the first time");
             "text".to_owned()
-        });
+        };
+        let scraper = Scraper::start(render, |what| assert_eq!(what, "the first time"));
         let scraper = scraper.expect("a thread");
         assert_eq!(runtime.block_on(scraper.scrape()), None);
         assert_eq!(runtime.block_on(scraper.scrape()).as_deref(), Some(&b"text"[..]));

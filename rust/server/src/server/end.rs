@@ -53,7 +53,7 @@ pub(super) fn close_versions(process: &Process, deadline: Instant) -> usize {
 }
 
 /// Waits until all of `things` are `done`, or until `deadline`. Returns how many are not.
-fn wait<T>(process: &Process, deadline: Instant, mut things: Vec<T>, done: impl Fn(&T) -> bool) -> usize {
+pub(super) fn wait<T>(process: &Process, deadline: Instant, mut things: Vec<T>, done: impl Fn(&T) -> bool) -> usize {
     loop {
         things.retain(|thing| !done(thing));
         if things.is_empty() || process.clock.now() >= deadline {

@@ -213,7 +213,7 @@ pub(super) fn manager(
     begun: Instant,
     startup: Arc<Mutex<Option<Startup>>>,
     settle: watch::Sender<bool>,
-) -> Result<(), String> {
+) -> Result<JoinHandle<()>, String> {
     let run = move || {
         let library = process.settings.server.ort_library.clone();
         let options = RuntimeOptions { arena_bytes: Some(process.settings.limits.arena_bytes) };
@@ -239,5 +239,5 @@ pub(super) fn manager(
         }
     };
     let spawned = std::thread::Builder::new().name("manager".to_owned()).spawn(run);
-    spawned.map(drop).map_err(|error| format!("the manager of models could not be started: {error}"))
+    spawned.map_err(|error| format!("the manager of models could not be started: {error}"))
 }
