@@ -258,3 +258,19 @@ def test_dynamic_batching_without_effect_is_told_with_what_to_do(start_server: S
     assert "dynamic_batching has no effect" in log
     assert "ReduceMean" in log
     assert "models.words.batching" in log
+
+
+def test_a_model_with_more_inputs_than_a_request_may_have_is_refused(start_server: StartServer, folder: Path) -> None:
+    names = [f"x{number}" for number in range(300)]
+    wide = folder.parent / "wide" / "wide" / "1" / "model.onnx"
+    wide.parent.mkdir(parents=True)
+    nodes = [graphs.node("Sum", names, ["y"])]
+    inputs = [graphs.value(name, "FP32", ["n", 1]) for name in names]
+    wide.write_bytes(graphs.model(nodes, inputs, [graphs.value("y", "FP32", ["n", 1])]))
+    command = [sys.executable, "-m", "mlserve", "serve", str(folder.parent / "wide"), "--http-port", "0"]
+    command += ["--grpc-port", "0", "--metrics-port", "0"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the model has 300 inputs, and a request may have 256: set limits.max_tensors = 300" in done.stderr
+    server = start_server(folder.parent / "wide", "--set", "limits.max_tensors=300")
+    assert ask(server.http, "GET", "/v2/models/wide/ready").status == 200

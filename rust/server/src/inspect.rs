@@ -25,6 +25,9 @@ pub(crate) fn to_text(path: &Path, loaded: &LoadedModel, took: Duration) -> Stri
         line(format!("  output     {} {} {}", tensor.name, tensor.datatype, ShapeText(&tensor.shape)));
     }
     line(format!("  batching   {}", batching(&loaded.batching)));
+    if let Some(operation) = &loaded.time_follows_values {
+        line(format!("  time       follows values, by {operation}: runs are never made on an event loop"));
+    }
     line(format!("  runs       {} at once, {} thread(s) each", loaded.instances, loaded.threads));
     for (rows, run) in &loaded.warmup {
         line(format!("  measured   {:.1} µs for {rows} row(s)", run.as_secs_f64() * 1e6));
@@ -63,6 +66,7 @@ pub(crate) fn to_json(path: &Path, loaded: &LoadedModel, took: Duration) -> Valu
         "outputs": tensors(&loaded.outputs),
         "batching": loaded.batching.is_allowed(),
         "batching_reason": loaded.batching.reason(),
+        "time_follows_values": loaded.time_follows_values,
         "threads": loaded.threads,
         "instances": loaded.instances,
         "measured_us": loaded.warmup.iter().map(|(rows, run)| json!([rows, run.as_secs_f64() * 1e6])).collect::<Vec<_>>(),

@@ -25,7 +25,7 @@ pub(super) fn apply(step: &mut Step<'_>) -> Ruled {
         "QLinearConv" => window::convolve(step, 3),
         "FusedConv" if step.inputs.len() <= 3 => window::convolve(step, 1),
         "QLinearGlobalAveragePool" if !step.node.flag("channels_last") => window::pool_all(step),
-        "QLinearAveragePool" => window::batched(step, 0),
+        "QLinearAveragePool" => window::batched(step),
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => skip_layer_norm(step),
         "SimplifiedLayerNormalization" => reduce::layer_norm(step),
         "EmbedLayerNormalization" => embed(step),

@@ -13,8 +13,14 @@ const UNKNOWN_AXES: How = How::Unknown("works along axes that are not known");
 fn along(step: &Step<'_>, numbers: &[i64], how: How) -> Result<Value, How> {
     let dims = step.dims(0)?;
     let axis = step.first()?.axis().cloned();
-    let crosses = |axis: &Axis| numbers.iter().any(|&number| index(number, dims.len()) == Some(axis.at));
+    let places = crossed(numbers, dims.len())?;
+    let crosses = |axis: &Axis| places.contains(&axis.at);
     if axis.as_ref().is_some_and(crosses) { Err(how) } else { Ok(step.made(axis, dims)) }
+}
+
+/// Axis numbers as indices; one that is out of range is not known, rather than none.
+fn crossed(numbers: &[i64], rank: usize) -> Result<Vec<usize>, How> {
+    numbers.iter().map(|&number| index(number, rank)).collect::<Option<_>>().ok_or(UNKNOWN_AXES)
 }
 
 /// As [`along`], with all axes from one on.
@@ -42,7 +48,7 @@ pub(super) fn reduce(step: &mut Step<'_>) -> Ruled {
 
 fn reduced(step: &Step<'_>, numbers: &[i64], keeps: bool) -> Result<Value, How> {
     let dims = step.dims(0)?;
-    let gone: Vec<usize> = numbers.iter().filter_map(|&number| index(number, dims.len())).collect();
+    let gone = crossed(numbers, dims.len())?;
     let axis = step.first()?.axis().cloned();
     if axis.as_ref().is_some_and(|axis| gone.contains(&axis.at)) {
         return Err(REDUCES);

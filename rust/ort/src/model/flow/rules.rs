@@ -115,8 +115,10 @@ fn windowed(step: &mut Step<'_>, name: &str) -> Ruled {
     match name {
         "Conv" | "ConvInteger" => window::convolve(step, 1),
         "QLinearConv" => window::convolve(step, 3),
-        "ConvTranspose" | "DeformConv" | "Col2Im" => window::batched(step, 0),
-        "STFT" => window::batched(step, 1),
+        "ConvTranspose" | "DeformConv" => window::batched(step),
+        "Col2Im" => window::image(step),
+        // A signal with or without its last dimension.
+        "STFT" => window::batched_to(step, 4),
         "AveragePool" | "MaxPool" | "LpPool" => window::pool(step),
         "GlobalAveragePool" | "GlobalMaxPool" | "GlobalLpPool" => window::pool_all(step),
         "Resize" | "Upsample" => window::resize(step),

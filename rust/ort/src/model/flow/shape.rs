@@ -148,7 +148,8 @@ pub(super) fn squeeze(step: &mut Step<'_>) -> Ruled {
         }
         Integers::Unknown | Integers::Absent => return Err(UNKNOWN),
     };
-    let gone: Vec<usize> = numbers.iter().filter_map(|&number| index(number, old.len())).collect();
+    let gone: Vec<usize> =
+        numbers.iter().map(|&number| index(number, old.len())).collect::<Option<_>>().ok_or(UNKNOWN)?;
     let axis = step.first()?.axis().cloned();
     if axis.as_ref().is_some_and(|axis| gone.contains(&axis.at)) {
         return Err(How::Unknown("takes away the dimension of the rows"));

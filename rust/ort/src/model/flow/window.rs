@@ -28,10 +28,15 @@ pub(super) fn convolve(step: &mut Step<'_>, weights: usize) -> Ruled {
 }
 
 /// Sizes that the operation makes by its own rules; channels and whatever follows are not computed.
-pub(super) fn batched(step: &mut Step<'_>, rank_change: isize) -> Ruled {
+pub(super) fn batched(step: &mut Step<'_>) -> Ruled {
+    let rank = step.dims(0)?.len();
+    batched_to(step, rank)
+}
+
+/// As [`batched`], with another rank.
+pub(super) fn batched_to(step: &mut Step<'_>, rank: usize) -> Ruled {
     let dims = step.dims(0)?;
     let axis = batch(step)?;
-    let rank = dims.len().checked_add_signed(rank_change).ok_or(UNKNOWN)?;
     let mut made: Dims = dims.into_iter().take(1).collect();
     made.resize_with(rank, || step.symbols.fresh());
     Ok(vec![step.made(axis, made)])
@@ -138,6 +143,12 @@ pub(super) fn resize(step: &mut Step<'_>) -> Ruled {
         made.push(if kept[at] { size } else { asked.unwrap_or_else(|| step.symbols.fresh()) });
     }
     Ok(vec![step.made(axis, made)])
+}
+
+/// `Col2Im`: as many dimensions as the image has, and two.
+pub(super) fn image(step: &mut Step<'_>) -> Ruled {
+    let count = step.dims(1)?.first().and_then(Size::as_number).and_then(|count| usize::try_from(count).ok());
+    batched_to(step, count.filter(|&count| count <= 8).ok_or(UNKNOWN)? + 2)
 }
 
 /// `SpaceToDepth` and `DepthToSpace`.
