@@ -204,11 +204,13 @@ impl LoopContext {
                 self.0.pipeline.borrow_mut().plan_changed();
                 self.0.submitted.notify_one();
             }
+            if mail.deliveries.is_empty() {
+                // A loop that a ping wakes after a pause notes it, so that what comes later counts as new.
+                self.arrival();
+            }
             while let Some(delivery) = mail.deliveries.pop_front() {
                 self.0.pipeline.borrow_mut().receive(delivery);
             }
-            // A loop that was woken after a pause notes it, so that what comes later counts as new.
-            self.arrival();
         }
     }
 
