@@ -137,8 +137,9 @@ impl Pauses {
 
 /// Tells when the requests of one loop were sent, as far as that can be known.
 ///
-/// What a loop reads between the end of a pause and its next rest was in its sockets before, and is taken to have come
-/// when the pause began: its caller has been waiting, nobody knows since when.
+/// What a loop reads in its first turns after a pause was in its sockets before, and is taken to have come when the pause
+/// began: its caller has been waiting, nobody knows since when. The first turn may be that of the call that the pause
+/// interrupted, which brings nothing; with the second, all sockets that were ready have been read.
 #[derive(Debug, Default)]
 pub struct Arrivals {
     /// The last pause that this loop knows of.
@@ -146,6 +147,9 @@ pub struct Arrivals {
     /// How often it had turned when it came to know.
     turns: u64,
 }
+
+/// Turns in which a loop reads what came during a pause.
+const TURNS_AFTER_PAUSE: u64 = 2;
 
 impl Arrivals {
     /// When a request came whose first bytes are read `now`.
@@ -155,7 +159,8 @@ impl Arrivals {
         if self.began != began {
             *self = Self { began, turns };
         }
-        if self.turns == turns { watch.pauses.base + Duration::from_nanos(began) } else { now }
+        let is_old = turns.wrapping_sub(self.turns) < TURNS_AFTER_PAUSE;
+        if is_old { watch.pauses.base + Duration::from_nanos(began) } else { now }
     }
 }
 
@@ -189,6 +194,8 @@ mod tests {
             watch.pauses.look(clock.now());
             clock.advance(Duration::from_millis(1));
             assert_eq!(arrivals.arrival(&watch, 0, clock.now()), before, "the same turn");
+            watch.loops[0].turned();
+            assert_eq!(arrivals.arrival(&watch, 0, clock.now()), before, "the first was that of the interrupted wait");
             watch.loops[0].turned();
             assert_eq!(arrivals.arrival(&watch, 0, clock.now()), clock.now(), "it has read all that was there");
         }
