@@ -35,13 +35,13 @@ pub(crate) struct Document(Mutex<Option<(u64, Bytes)>>);
 impl Document {
     /// The document of `plan`; whoever asks while somebody has `make` make it waits.
     async fn of(&self, plan: Arc<Plan>, make: impl AsyncFnOnce(Arc<Plan>) -> Result<String>) -> Result<Bytes> {
-        let mut made = self.0.lock().await;
-        match &*made {
+        let mut kept = self.0.lock().await;
+        match &*kept {
             Some((number, text)) if *number == plan.number => Ok(text.clone()),
             _ => {
                 let number = plan.number;
                 let text = Bytes::from(make(plan).await?);
-                *made = Some((number, text.clone()));
+                *kept = Some((number, text.clone()));
                 Ok(text)
             }
         }

@@ -87,9 +87,9 @@ fn a_query_names_a_model_and_nothing_else() {
 #[test]
 fn the_document_is_made_once_for_a_plan() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let (made, plan) = (Document::default(), tiny_plan());
+    let (kept, plan) = (Document::default(), tiny_plan());
     let make = async |plan: Arc<Plan>| Ok(document(&plan, None).to_string());
-    let of = |plan: &Arc<Plan>| runtime.block_on(made.of(Arc::clone(plan), make)).expect("made");
+    let of = |plan: &Arc<Plan>| runtime.block_on(kept.of(Arc::clone(plan), make)).expect("made");
     let (first, second) = (of(&plan), of(&plan));
     assert_eq!(first.as_ptr(), second.as_ptr());
     assert_ne!(of(&Arc::new(plan.next([]))).as_ptr(), first.as_ptr(), "another plan");
