@@ -18,7 +18,7 @@ mod orders;
 pub use orders::{Order, reach};
 
 /// Every stage that has a failpoint.
-pub const STAGES: [&str; 27] = [
+pub const STAGES: [&str; 29] = [
     "accept",
     "connection",
     "turn",
@@ -45,6 +45,8 @@ pub const STAGES: [&str; 27] = [
     "http_reply",
     "load",
     "warm_up",
+    "install",
+    "poll",
     "drain",
 ];
 

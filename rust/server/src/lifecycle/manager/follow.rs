@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use mlserve_core::failpoint;
 use mlserve_core::plan::State;
 
 use super::{Cause, Manager, Offer};
@@ -41,6 +42,7 @@ impl Look {
 impl Manager {
     /// Looks at the repository and applies what has changed and stayed so since the last look.
     pub(super) fn follow_repository(&mut self) {
+        failpoint!("poll");
         let listing = match repository::list(self.settings()) {
             Ok(listing) => listing,
             Err(problem) => return self.tell(vec![problem]),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mlserve_core::failpoint;
 use mlserve_core::model::{ModelSpec, TensorSpec};
 use mlserve_core::plan::{Slot, State};
 use mlserve_core::tensor::ShapeText;
@@ -97,6 +98,7 @@ impl Manager {
         if result.is_ok() {
             self.process.configs.set(name, found.version, offer.config.clone());
         }
+        failpoint!("install");
         let new = result.as_ref().ok().map(|version| signature(&version.spec));
         let old = self.settle(name, found, result);
         if let Some((before, now)) =
