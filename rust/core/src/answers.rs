@@ -1,9 +1,10 @@
 //! How large answers are, learned per version by the bytes of a row of the request. Hot path.
 //!
 //! Known for certain is only what the model's fixed dimensions say. The rest is an estimate: it says how much of the
-//! byte budget to hold before a run and how many rows to run together, and it must not shut requests out for good. So it
-//! forgets as quickly as it learns, and when there is no room for what it expects, one request of the version at a time
-//! runs all the same and shows how large answers are now.
+//! byte budget to hold before a run and how many rows to run together, and it must not shut requests out. So what is held
+//! follows smaller answers at once and larger ones halfway: where answers follow values, one huge answer is forgotten with
+//! the next. When there is no room even so, one request of the version at a time runs all the same and shows how large
+//! answers are now. Whatever was expected, an answer is held before it is sent, or refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -67,14 +68,17 @@ impl Answers {
     /// Learns from a run over `rows` rows of `row_bytes` bytes whose outputs had `bytes` bytes together.
     pub(crate) fn learn(&self, rows: usize, row_bytes: usize, bytes: usize) {
         let seen = (bytes / rows.max(1)).min(MOST_PER_ROW);
-        for known in [self.cell(row_bytes), &self.latest] {
-            let before = known.load(Ordering::Relaxed);
-            if before != seen {
-                // Halfway each time, in whole bytes and never short of the end. Writers may lose each other's update.
-                let after =
-                    if seen > before { before + (seen - before).div_ceil(2) } else { seen + (before - seen) / 2 };
-                known.store(after, Ordering::Relaxed);
-            }
+        // Halfway is in whole bytes and reaches the end. Writers may lose each other's update.
+        let halfway =
+            |from: usize| if seen > from { from + (seen - from).div_ceil(2) } else { seen + (from - seen) / 2 };
+        let cell = self.cell(row_bytes);
+        let before = cell.load(Ordering::Relaxed);
+        if before != seen {
+            cell.store(halfway(before).min(seen), Ordering::Relaxed);
+        }
+        let before = self.latest.load(Ordering::Relaxed);
+        if before != seen {
+            self.latest.store(halfway(before), Ordering::Relaxed);
         }
     }
 
@@ -154,12 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn one_huge_answer_is_forgotten_within_some_forty_runs() {
+    fn one_huge_answer_is_forgotten_with_the_next() {
         let answers = answers(&[-1, -1]);
         answers.learn(1, 8, 7 << 30);
         assert!(answers.expected(1, 8) > 1 << 29);
-        (0..40).for_each(|_| answers.learn(1, 8, 40));
+        answers.learn(1, 8, 40);
         assert_eq!(answers.expected(1, 8), 40);
+        (0..40).for_each(|_| answers.learn(1, 8, 40));
+        assert_eq!(answers.row_bytes(), 40, "rows are run together again");
     }
 
     #[test]

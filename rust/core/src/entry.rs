@@ -166,6 +166,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether it is what became of a part of a request.
+    pub(crate) fn is_part(&self) -> bool {
+        matches!(self.ticket.waiter, Waiter::Part { .. })
+    }
+
     /// What became of the whole request: this, or for a part what all parts have become, once this is the last.
     pub(crate) fn whole(self) -> Option<Outcome> {
         let Outcome { ticket, result, timing } = self;
@@ -175,12 +180,16 @@ impl Outcome {
         }
     }
 
-    /// Answers the caller, on the loop the request came from, and counts it in that loop's `slot`. Parts have none.
-    pub fn deliver(self, version: &Version, slot: &Slot, max_response_bytes: usize, now: Instant) {
+    /// Answers the caller, on the loop the request came from, and counts it in that loop's `slot`. `false`: this is a part,
+    /// and others are missing.
+    pub fn deliver(self, version: &Version, slot: &Slot, max_response_bytes: usize, now: Instant) -> bool {
         failpoint!("deliver");
+        if self.is_part() {
+            return self.whole().is_some_and(|whole| whole.deliver(version, slot, max_response_bytes, now));
+        }
         let Outcome { ticket, result, timing } = self;
         let Ticket { waiter, id, protocol, arrived, home: _, reservation, expected, trial, in_flight, trace } = ticket;
-        let Waiter::Caller(reply) = waiter else { return };
+        let Waiter::Caller(reply) = waiter else { return false };
         let trace = trace.map(|trace| trace.ended(result.is_ok().then_some(timing), now));
         let answered = result.and_then(|rows| hold(rows, reservation, expected, max_response_bytes));
         match answered {
@@ -199,6 +208,7 @@ impl Outcome {
             trace.sent(version.clock.now());
         }
         drop((in_flight, trial));
+        true
     }
 }
 

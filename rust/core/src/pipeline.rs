@@ -315,9 +315,11 @@ impl Pipeline {
                 in_flight: Some(in_flight),
             },
         };
-        let is_large = entry.rows > version.max_rows() && version.spec.batching.is_allowed();
-        let entry = if is_large { uncut(entry, &version.spec, most) } else { entry };
-        join_turn(&mut self.groups, version, entry);
+        if entry.rows > version.max_rows() && version.spec.batching.is_allowed() {
+            join_turn(&mut self.groups, version, uncut(entry, &version.spec, most));
+        } else {
+            join_turn(&mut self.groups, version, entry);
+        }
         self.turn.arrived(now);
         Ok(())
     }
@@ -354,15 +356,19 @@ impl Pipeline {
         let slot = &version.stats.loops[self.home];
         let max_response_bytes = self.shared.limits.max_response_bytes;
         let mut answers = 0;
-        for whole in self.outcomes.drain(..).filter_map(Outcome::whole) {
-            answers += 1;
+        let mut outcomes = self.outcomes.drain(..);
+        loop {
+            let deliver = AssertUnwindSafe(|| {
+                for outcome in outcomes.by_ref() {
+                    answers += usize::from(outcome.deliver(version, slot, max_response_bytes, now));
+                }
+            });
             // A panic drops the reply, and with it the caller's stream: the others' answers are still handed over.
-            let delivered = AssertUnwindSafe(|| whole.deliver(version, slot, max_response_bytes, now));
-            if catch_unwind(delivered).is_err() {
-                slot.panics.add(1);
+            match catch_unwind(deliver) {
+                Ok(()) => return answers,
+                Err(_) => slot.panics.add(1),
             }
         }
-        answers
     }
 }
 

@@ -259,8 +259,12 @@ fn serve(version: &Arc<Version>, number: usize, has_run: &mut bool) {
 /// One message per loop. Parts of a request meet here; the last one is sent.
 fn send_home(version: &Arc<Version>, outcomes: Vec<Outcome>) {
     let mut by_home: Vec<Vec<Outcome>> = version.mailboxes.iter().map(|_| Vec::new()).collect();
-    for outcome in outcomes.into_iter().filter_map(Outcome::whole) {
-        by_home[outcome.ticket.home].push(outcome);
+    for outcome in outcomes {
+        if !outcome.is_part() {
+            by_home[outcome.ticket.home].push(outcome);
+        } else if let Some(whole) = outcome.whole() {
+            by_home[whole.ticket.home].push(whole);
+        }
     }
     for (mailbox, outcomes) in version.mailboxes.iter().zip(by_home) {
         if !outcomes.is_empty() {

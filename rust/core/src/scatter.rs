@@ -9,8 +9,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::backend::OutputTensor;
-use crate::classify::classify;
-use crate::entry::Entry;
+use crate::classify::{Classes, classify};
 use crate::error::{Error, Result};
 use crate::join::row_bounds;
 use crate::model::ModelSpec;
@@ -59,24 +58,28 @@ impl<'a> Scattered<'a> {
         Ok(Self { outputs: outputs.collect::<Result<_>>()?, spec })
     }
 
-    /// The outputs that `entry` wants, for its rows, which begin at row `offset`.
+    /// The outputs with the indices `wanted` (none: all) for the `rows` rows that begin at row `offset`; those of `classes`
+    /// are classified.
     ///
     /// **Errors:** an output that is to be classified has too many elements.
-    pub fn rows_of(&self, entry: &Entry, offset: usize) -> Result<SmallVec<[Output; 2]>> {
-        if entry.outputs.is_empty() {
-            return self.outputs.iter().map(|output| self.cut(output, entry, offset)).collect();
+    pub fn rows_of(
+        &self,
+        wanted: &[u16],
+        classes: &[Classes],
+        rows: usize,
+        offset: usize,
+    ) -> Result<SmallVec<[Output; 2]>> {
+        if wanted.is_empty() {
+            return self.outputs.iter().map(|output| self.cut(output, classes, rows, offset)).collect();
         }
-        let wanted = entry
-            .outputs
-            .iter()
-            .filter_map(|&index| self.outputs.iter().find(|output| output.index == usize::from(index)));
-        wanted.map(|output| self.cut(output, entry, offset)).collect()
+        let wanted =
+            wanted.iter().filter_map(|&index| self.outputs.iter().find(|output| output.index == usize::from(index)));
+        wanted.map(|output| self.cut(output, classes, rows, offset)).collect()
     }
 
-    fn cut(&self, output: &Cuttable<'_>, entry: &Entry, offset: usize) -> Result<Output> {
-        let slice = output.slice(offset, entry.rows);
-        let mut classes = entry.classes.as_deref().unwrap_or_default().iter();
-        match classes.find(|classes| usize::from(classes.output) == output.index) {
+    fn cut(&self, output: &Cuttable<'_>, classes: &[Classes], rows: usize, offset: usize) -> Result<Output> {
+        let slice = output.slice(offset, rows);
+        match classes.iter().find(|classes| usize::from(classes.output) == output.index) {
             None => Ok(output.detached(slice)),
             Some(classes) => {
                 classify(&slice, &self.spec.outputs[output.index], *classes, self.spec.batching.has_rows())
