@@ -7,11 +7,12 @@
 use super::proto::{Attribute, Graph, Model, Node};
 
 /// Operations that end the process when a tensor without elements reaches them: the recurrent ones wait for threads that
-/// were never started and are aborted, transposed convolution reads behind the tensor, STFT divides by its length.
-const NOT_ON_EMPTY: [&str; 5] = ["GRU", "LSTM", "DynamicQuantizeLSTM", "ConvTranspose", "STFT"];
+/// were never started and are aborted, transposed convolution reads behind the tensor, STFT divides by its length, a
+/// loop reads how often it is to turn where nothing is.
+const NOT_ON_EMPTY: [&str; 6] = ["GRU", "LSTM", "DynamicQuantizeLSTM", "ConvTranspose", "STFT", "Loop"];
 
-/// Largest and smallest `start` and `end` of `Shape`: the runtime keeps 32 bits of them and reads there.
-const BOUNDS_OF_SHAPE: std::ops::RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
+/// Operations of any number of inputs: the runtime takes each of them for given, and reads there.
+const ALL_GIVEN: [&str; 6] = ["Concat", "Einsum", "Max", "Mean", "Min", "Sum"];
 
 /// The operation of `model` for which requests need at least one element in each tensor, if there is one.
 pub(crate) fn not_on_empty(model: &Model) -> Option<&'static str> {
@@ -29,14 +30,8 @@ pub(crate) fn fatal(model: &Model) -> Option<String> {
 }
 
 fn fatal_of(node: &Node) -> Option<String> {
-    if node.op_type == "Shape" {
-        let bound = ["start", "end"].into_iter().find_map(|name| {
-            let bound = node.attribute(name)?.i;
-            (!BOUNDS_OF_SHAPE.contains(&bound)).then_some((name, bound))
-        });
-        if let Some((name, bound)) = bound {
-            return Some(format!("operation {}: its attribute '{name}' is {bound}, beyond any rank", node.label()));
-        }
+    if ALL_GIVEN.contains(&node.op_type.as_str()) && node.input.iter().any(String::is_empty) {
+        return Some(format!("operation {}: one of its inputs has no name", node.label()));
     }
     inner(node).find_map(fatal_of)
 }
