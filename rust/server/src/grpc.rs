@@ -230,7 +230,7 @@ fn start(connected: &Rc<Connected>, rpc: Rpc, metadata: &Metadata, body: RecvStr
             spawn_local(stream::serve(context.clone(), call, body, responder));
         }
         Rpc::Reflection(path) => match connected.reflection.call(path, body) {
-            Ok(answering) => drop(spawn_local(reflection::answer(context.clone(), answering, responder))),
+            Ok(begun) => drop(spawn_local(reflection::answer(context.clone(), begun, responder))),
             Err(error) => refuse(context, responder, &error),
         },
         _ => {

@@ -7,13 +7,14 @@ use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::{Body as _, Frame};
-use mlserve_core::error::Error;
+use mlserve_core::error::{Error, Kind};
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic_reflection::server::Builder;
@@ -29,6 +30,9 @@ use crate::status::Phase;
 /// Bytes of one reflection request; they hold a name.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
 
+/// Streams of one connection at once: each takes some 20 KB as long as it is open, and a tool needs one.
+const MAX_STREAMS: usize = 4;
+
 /// Version 1 of the protocol.
 pub(super) const V1_PATH: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 /// The version before it, which most tools still ask for.
@@ -37,16 +41,32 @@ pub(super) const V1ALPHA_PATH: &str = "/grpc.reflection.v1alpha.ServerReflection
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 type Handler = Box<dyn Fn(Request<Inbound>) -> Answering>;
 
+/// A stream that has begun, until it is dropped.
+pub(super) struct Begun {
+    answering: Answering,
+    _open: Rc<()>,
+}
+
 /// A connection's reflection services.
 #[derive(Default)]
 pub(crate) struct Reflection {
+    /// Held by each stream that is open.
+    open: Rc<()>,
     v1: OnceCell<Option<Handler>>,
     v1alpha: OnceCell<Option<Handler>>,
 }
 
 impl Reflection {
     /// Begins to answer a call of `path` (one of the two).
-    pub(super) fn call(&self, path: &'static str, body: RecvStream) -> Result<Answering, Error> {
+    ///
+    /// **Errors:** too many of the connection's streams are open.
+    pub(super) fn call(&self, path: &'static str, body: RecvStream) -> Result<Begun, Error> {
+        let open = Rc::clone(&self.open);
+        // One is our own, one the new stream's.
+        if Rc::strong_count(&open) - 1 > MAX_STREAMS {
+            let text = format!("a connection may have {MAX_STREAMS} streams of reflection open at once");
+            return Err(Error::new(Kind::TooManyRequests, text));
+        }
         let handler = match path {
             V1_PATH => self.v1.get_or_init(v1),
             _ => self.v1alpha.get_or_init(v1alpha),
@@ -56,7 +76,7 @@ impl Reflection {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_static(path);
         request.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
-        Ok(handler(request))
+        Ok(Begun { answering: handler(request), _open: open })
     }
 }
 
@@ -78,7 +98,8 @@ fn v1alpha() -> Option<Handler> {
 }
 
 /// Carries tonic's answer into the stream, until either side or the server ends it.
-pub(super) async fn answer(context: LoopContext, answering: Answering, responder: Responder) {
+pub(super) async fn answer(context: LoopContext, begun: Begun, responder: Responder) {
+    let Begun { answering, _open } = begun;
     let Ok(response) = answering.await;
     let (mut respond, patience) = responder.into_raw();
     let (parts, mut body) = response.into_parts();
