@@ -43,12 +43,12 @@ def is_busy(server):
     versions = server.snapshot()["models"]["slow"].values()
     return any(version["runs"] for version in versions)
 
-def ask_for_long(server):
+def ask_for_long(server, inputs=LONG):
     # The outcome of a call that takes seconds, unless it is cut off.
     outcome = []
     def ask():
         try:
-            server.infer("slow", LONG)
+            server.infer("slow", inputs)
             outcome.append("answered")
         except Exception as error:
             outcome.append(type(error).__name__)
@@ -257,7 +257,8 @@ def test_a_drain_waits_for_the_calls_of_its_own_process(models: list[str]) -> No
     script = """
 server = Server(models=TABLES)
 server.start()
-call, outcome = ask_for_long(server)
+# Long enough to be in flight, and far from the drain timeout.
+call, outcome = ask_for_long(server, {"turns": np.array([200_000])})
 server.stop()
 call.join()
 say(outcome=outcome)
@@ -348,7 +349,13 @@ try:
 except LifecycleError as error:
     state = str(error)
 server.stop()
-threads = [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
+def name_of(task):
+    try:
+        return open(f"/proc/self/task/{task}/comm").read().strip()
+    except OSError:
+        # It has ended meanwhile.
+        return ""
+threads = [name_of(task) for task in os.listdir("/proc/self/task")]
 say(why=why, state=state, loops=[name for name in threads if name.startswith(("loop-", "front"))])
 """
     found = facts([*models, str(tmp_path / "broken.onnx")], script)

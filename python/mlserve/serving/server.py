@@ -8,11 +8,12 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakSet
 
 from mlserve import _core
 from mlserve.client.http_codec import metadata_of
@@ -85,7 +86,8 @@ class Server:
         if Server._served_by != self._process:
             os.register_at_fork(after_in_child=_core.forked)
         Server._served_by = self._process
-        _started.add(self)
+        _started.add(self._core)
+        weakref.finalize(self, _drop, self._core).atexit = False
         self._core.start()
 
     def stop(self, *, drain: bool = True) -> None:
@@ -100,6 +102,7 @@ class Server:
         """
         _check_process(self._process)
         self._core.stop(drain)
+        _started.discard(self._core)
 
     @property
     def http_url(self) -> str:
@@ -215,14 +218,24 @@ class Server:
 
 
 # Those whose threads must not run on while the interpreter and the runtime's library are taken down.
-_started: WeakSet[Server] = WeakSet()
+_started: set[_core.Server] = set()
+
+
+def _drop(core: _core.Server) -> None:
+    """Ends a server that nobody has stopped, without holding up whoever dropped it."""
+
+    def leave() -> None:
+        core.leave()
+        _started.discard(core)
+
+    threading.Thread(target=leave, name="mlserve-drop", daemon=True).start()
 
 
 @atexit.register
 def _leave() -> None:
     """Stops what still runs when the interpreter ends; a fork has nothing to stop."""
-    for server in list(_started):
-        server._core.leave()  # noqa: SLF001 -- the end of this module's own servers
+    for core in list(_started):
+        core.leave()
 
 
 def merge_settings(
