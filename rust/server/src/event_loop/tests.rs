@@ -173,9 +173,7 @@ fn a_frozen_loop_is_seen_and_gets_nothing_until_it_turns_again() {
 
 #[test]
 fn quiet_connections_make_room_and_one_with_a_request_in_flight_stays() {
-    let mut settings = Settings::default();
-    settings.limits.byte_budget = 1 << 20;
-    let served = Served::start(settings, 1);
+    let served = Served::start(Settings::default(), 1);
     let mut busy = Client::connect(&served);
     let head = "POST /v2/models/double/infer HTTP/1.1\r\nhost: t\r\ncontent-length: 2\r\n\r\n";
     busy.0.write_all(head.as_bytes()).expect("it reads");
