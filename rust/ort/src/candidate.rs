@@ -9,9 +9,9 @@ use crate::api::Status;
 use crate::error::LoadError;
 use crate::load::LoadOptions;
 use crate::model::external::DataFile;
-use crate::model::fatal;
 use crate::model::proto::Model;
 use crate::model::spec::{self, Port};
+use crate::model::undefined;
 use crate::options::SessionOptions;
 use crate::runtime::Runtime;
 use crate::session::Session;
@@ -55,7 +55,8 @@ impl<'a> Candidate<'a> {
         let (inputs, outputs) = (inputs.iter().map(String::as_str), outputs.iter().map(String::as_str));
         let mut options = SessionOptions::of_model(self.runtime, threads, self.options.cores, &self.options.session)?;
         options.give(Weights::read(self.runtime, self.data_files)?)?;
-        let session = Session::new(self.runtime, self.path, &options, inputs, outputs, fatal::not_on_empty(self.model));
+        let session =
+            Session::new(self.runtime, self.path, &options, inputs, outputs, undefined::not_on_empty(self.model));
         let session = session.map(Arc::new).map_err(|status| self.refused(&status))?;
         if let Some((allocated, limit)) = self.runtime.excess() {
             let path = self.path.display();

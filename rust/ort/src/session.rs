@@ -166,7 +166,7 @@ impl Session {
     }
 }
 
-/// **Errors:** an input without elements, on which `operation` would end the process.
+/// **Errors:** an input without elements, on which `operation` is not defined.
 fn refuse_empty(operation: &str, inputs: &[TensorView<'_>]) -> Result<(), Failure> {
     let Some(empty) = inputs.iter().find(|input| input.shape.contains(&0)) else { return Ok(()) };
     let shape = ShapeText(empty.shape);

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::external::{DataFile, DataFiles};
-use super::fatal;
 use super::proto::{Attribute, Graph, Model, Node, SparseTensor};
 use super::structure;
 use super::tensor::Tensor;
+use super::undefined;
 use crate::error::LoadError;
 use crate::fingerprint::Fingerprint;
 
@@ -48,7 +48,7 @@ pub(crate) fn check(model: &Model, path: &Path, roots: &[PathBuf]) -> Result<Fin
         let text = format!("{} is no ONNX model: it has no operator set or format version", path.display());
         return Err(LoadError::broken(text));
     }
-    if let Some(why) = fatal::fatal(model) {
+    if let Some(why) = undefined::undefined(model) {
         return Err(LoadError::broken(format!("{}: {why}", path.display())));
     }
     structure::check_functions(model)?;

@@ -1,17 +1,14 @@
-//! What is known to end the process inside ONNX Runtime: kinds of files that are refused before it reads them, and
-//! operations that must not be run on tensors without elements.
+//! What ONNX does not define and the runtime does not refuse by itself: refused here, before it gets there.
 //!
-//! Found by loading changed files and running changed requests in children; the tests keep what was found. Only what
-//! the runtime does not refuse by itself belongs here.
+//! Kinds of files, and operations on tensors without elements. Found by loading changed files and running changed
+//! requests in children.
 
 use super::proto::{Attribute, Graph, Model, Node};
 
-/// Operations that end the process when a tensor without elements reaches them: the recurrent ones wait for threads that
-/// were never started and are aborted, transposed convolution reads behind the tensor, STFT divides by its length, a
-/// loop reads how often it is to turn where nothing is.
+/// Operations that are not defined on tensors without elements.
 const NOT_ON_EMPTY: [&str; 6] = ["GRU", "LSTM", "DynamicQuantizeLSTM", "ConvTranspose", "STFT", "Loop"];
 
-/// Operations of any number of inputs: the runtime takes each of them for given, and reads there.
+/// Operations of any number of inputs, none of which may be left out.
 const ALL_GIVEN: [&str; 6] = ["Concat", "Einsum", "Max", "Mean", "Min", "Sum"];
 
 /// The operation of `model` for which requests need at least one element in each tensor, if there is one.
@@ -24,16 +21,16 @@ fn not_on_empty_of(node: &Node) -> Option<&'static str> {
     known.or_else(|| inner(node).find_map(not_on_empty_of))
 }
 
-/// Why loading `model` would end the process, if it is known to.
-pub(crate) fn fatal(model: &Model) -> Option<String> {
-    nodes(model).find_map(fatal_of)
+/// Why `model` must not reach the runtime, if so.
+pub(crate) fn undefined(model: &Model) -> Option<String> {
+    nodes(model).find_map(undefined_of)
 }
 
-fn fatal_of(node: &Node) -> Option<String> {
+fn undefined_of(node: &Node) -> Option<String> {
     if ALL_GIVEN.contains(&node.op_type.as_str()) && node.input.iter().any(String::is_empty) {
         return Some(format!("operation {}: one of its inputs has no name", node.label()));
     }
-    inner(node).find_map(fatal_of)
+    inner(node).find_map(undefined_of)
 }
 
 fn nodes(model: &Model) -> impl Iterator<Item = &Node> {

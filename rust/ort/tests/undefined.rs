@@ -1,4 +1,4 @@
-//! Files and requests that ended the process inside ONNX Runtime: refused before they get there.
+//! Files and requests that ONNX does not define: refused before they get to the runtime.
 
 mod support;
 
@@ -37,7 +37,6 @@ fn refused(builder: Builder, shapes: &[&[i64]], sound: &[i64]) {
     run(&*model.backend, &[Owned::floats(sound, &vec![1.0; count])], &[0]).expect("others run");
 }
 
-/// Each aborted the process: `terminate called without an active exception`.
 #[test]
 fn recurrent_operations_take_no_tensor_without_elements() {
     for (operation, gates) in [("GRU", 3), ("LSTM", 4)] {
@@ -45,13 +44,11 @@ fn recurrent_operations_take_no_tensor_without_elements() {
     }
 }
 
-/// Read behind the tensor: SIGSEGV.
 #[test]
 fn transposed_convolution_takes_no_tensor_without_elements() {
     refused(transposed_convolution(), &[&[1, 1, 0, 0], &[0, 1, 2, 2], &[1, 1, 0, 3]], &[1, 1, 2, 2]);
 }
 
-/// Divided by zero: SIGFPE.
 #[test]
 fn a_transform_takes_no_window_without_elements() {
     let builder = Builder::new()
@@ -78,7 +75,6 @@ fn other_operations_take_tensors_without_elements() {
     assert_eq!(outputs[0].shape.as_slice(), [0, 2]);
 }
 
-/// Its number of turns was read where nothing is: SIGSEGV.
 #[test]
 fn a_loop_takes_no_count_without_elements() {
     let body = Builder::new()
@@ -102,7 +98,6 @@ fn a_loop_takes_no_count_without_elements() {
     run(&*model.backend, &[Owned::int64s(&[1], &[3])], &[0]).expect("others run");
 }
 
-/// The runtime took the name of nothing for an input: SIGSEGV while it tried the model.
 #[test]
 fn inputs_without_a_name_are_refused_where_all_are_needed() {
     let columns = [("Max", 2), ("Min", 2), ("Sum", 2), ("Mean", 2), ("Concat", 2)];
