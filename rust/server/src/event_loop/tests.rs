@@ -172,6 +172,32 @@ fn a_frozen_loop_is_seen_and_gets_nothing_until_it_turns_again() {
 }
 
 #[test]
+fn quiet_connections_make_room_and_one_with_a_request_in_flight_stays() {
+    let served = Served::start(Settings::default(), 1);
+    let mut busy = Client::connect(&served);
+    let head = "POST /v2/models/double/infer HTTP/1.1\r\nhost: t\r\ncontent-length: 2\r\n\r\n";
+    busy.0.write_all(head.as_bytes()).expect("it reads");
+    let mut kept = Client::connect(&served);
+    assert!(kept.is_live());
+    let silent = Client::connect(&served);
+    eventually("all are there", || served.handle().connections() == 3);
+    // One more than there are: each is asked.
+    served.handle().make_room(4);
+    for mut gone in [kept, silent] {
+        assert!(matches!(gone.0.read(&mut [0]), Ok(0) | Err(_)), "closed");
+    }
+    busy.0.write_all(b"{}").expect("it reads");
+    let mut answer = [0; 12];
+    busy.0.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 400");
+    // Now that it is quiet it leaves, too; that it has read something since is seen now and then.
+    eventually("none is left", || {
+        served.handle().make_room(1);
+        served.handle().connections() == 0
+    });
+}
+
+#[test]
 fn a_request_of_the_same_process_counts_until_it_is_answered() {
     let served = Served::start(Settings::default(), 1);
     let (release, released): (Sender<()>, Receiver<()>) = channel();
