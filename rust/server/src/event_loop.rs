@@ -296,12 +296,10 @@ fn worked() -> Duration {
 
 fn serve_connection(context: &LoopContext, socket: Socket, guard: ConnectionGuard) {
     let context = context.clone();
-    let meter = Rc::new(Meter::default());
-    // Entered here, so that whoever makes room next already finds it.
-    let place = context.0.connections.enter(Rc::clone(&meter));
     tokio::task::spawn_local(async move {
         let process = Arc::clone(context.process());
-        let _place = place;
+        let meter = Rc::new(Meter::default());
+        let _place = context.0.connections.enter(Rc::clone(&meter));
         // Boxed: each layer around it would make room for it again.
         let served = Box::pin(async {
             failpoint!("connection");

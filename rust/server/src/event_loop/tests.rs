@@ -180,9 +180,11 @@ fn quiet_connections_make_room_and_one_with_a_request_in_flight_stays() {
     let mut kept = Client::connect(&served);
     assert!(kept.is_live());
     let silent = Client::connect(&served);
-    eventually("all are there", || served.handle().connections() == 3);
-    // One more than there are: each is asked.
-    served.handle().make_room(4);
+    // More than there are, as often as newcomers would: one that has only just come is not asked yet.
+    eventually("the quiet ones have left", || {
+        served.handle().make_room(4);
+        served.handle().connections() == 1
+    });
     for mut gone in [kept, silent] {
         assert!(matches!(gone.0.read(&mut [0]), Ok(0) | Err(_)), "closed");
     }
