@@ -32,7 +32,7 @@ PYTHON_SOURCES := pyproject.toml $(shell find python -type f \( -name '*.py' -o 
 # The wheel's library, which Rust tests load.
 ORT_LIBRARY = $$(PYTHONPATH=python $(BIN)/python -m mlserve.serving.runtime)
 
-.PHONY: help serve test fuzz loom check bench attack kserve perf-analyzer rolling proxies protos models reference deny clean
+.PHONY: help serve test fuzz loom check bench attack kserve perf-analyzer h2spec rolling proxies protos models reference deny clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -83,6 +83,9 @@ rolling: $(STAMPS)/dev ## Restart servers twenty times under clients that keep t
 
 proxies: $(STAMPS)/dev ## Try clients behind nginx and HAProxy (needs both installed: apt-get install nginx-light haproxy)
 	$(BIN)/python -m pytest -s tests/conformance/foreign/proxies.py
+
+h2spec: $(STAMPS)/dev $(STAMPS)/h2spec ## Run h2spec against the server, plain and strict (builds it with Go)
+	$(BIN)/python -m pytest -rP tests/conformance/foreign/h2spec.py
 
 protos: $(STAMPS)/tools ## Write the protocol's Python modules from protos/
 	$(BIN)/python protos/generate.py
@@ -145,6 +148,10 @@ $(STAMPS)/training: pyproject.toml | $(STAMPS)/venv
 $(STAMPS)/kserve: | $(STAMPS)/venv
 	$(PYTHON) -m venv $(VENV)-kserve
 	$(VENV)-kserve/bin/pip install --quiet kserve==0.21.0
+	touch $@
+
+$(STAMPS)/h2spec: | $(STAMPS)/venv
+	GOBIN=$(CURDIR)/$(VENV)-h2spec go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1
 	touch $@
 
 # The last wheel with the binary. It is linked to CUDA's runtime, which lies in a wheel, and to libb64, which does not:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.server
 
 LIMIT_S = 20.0
 # The stages that a request meets, and on which lane.
-BOTH = ["admit", "plan", "validate", "flush", "gather", "run", "scatter", "deliver"]
+BOTH = ["decode", "grpc_reply", "admit", "plan", "validate", "flush", "gather", "run", "scatter", "deliver"]
 STAGES = [
     *((stage, model) for stage in BOTH for model in ["inline", "pooled"]),
     ("inline", "inline"),

@@ -93,7 +93,7 @@ impl RequestBody {
         limit: usize,
         content_length: Option<usize>,
     ) -> Result<Collected> {
-        let limit = Limit { message: limit, framing: 0 };
+        let limit = Limit { message: limit, reason: "limits.max_body_bytes", framing: 0 };
         let mut collector = Collector::new(context, self, limit, content_length)?;
         collector.finish().await?;
         collector.into_collected()
@@ -144,8 +144,10 @@ impl RequestBody {
 /// How large a body may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
-    /// What the setting allows a message.
+    /// What a message may have.
     pub(crate) message: usize,
+    /// What says so, for the caller.
+    pub(crate) reason: &'static str,
     /// Bytes that the transport wraps it in.
     pub(crate) framing: usize,
 }
@@ -164,8 +166,8 @@ impl Limit {
             return Ok(());
         }
         Err(Error::too_large(format!(
-            "the message has {length} bytes, as its prefix says; at most {} are allowed (limits.max_body_bytes)",
-            self.message
+            "the message has {length} bytes, as its prefix says; at most {} are allowed ({})",
+            self.message, self.reason
         )))
     }
 

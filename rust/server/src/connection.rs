@@ -42,6 +42,10 @@ where
     };
     let Some(head) = head else { return };
     let is_http2 = head.starts_with(HTTP2_PREFACE);
+    if !is_http2 && is_no_http(&head) {
+        tracing::debug!("a connection is closed: it begins with no kind of HTTP");
+        return;
+    }
     let socket = Watched::new(head, socket, Rc::clone(&meter));
     let served = async {
         if is_http2 {
@@ -54,6 +58,16 @@ where
         () = served => {}
         () = meter.too_slow(write_timeout, min_read_rate) => {}
     }
+}
+
+/// Whether a connection begins with three words that are neither a request of HTTP/1 nor the preface of HTTP/2. It gets
+/// no answer, because none would be understood; what at least resembles a request is told what is wrong with it.
+fn is_no_http(head: &[u8]) -> bool {
+    let mut words = head.splitn(3, |&byte| byte == b' ');
+    let (Some(_method), Some(target), Some(version)) = (words.next(), words.next(), words.next()) else { return false };
+    let is_target = target.first().is_none_or(|first| b"/*".contains(first)) || target.contains(&b':');
+    let is_version = version.starts_with(b"HTTP/") || b"HTTP/".starts_with(version);
+    !is_target && !is_version
 }
 
 /// The first bytes, if they come before the header timeout, and soon if the server is closing: a connection on which
@@ -88,6 +102,18 @@ async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_resembles_no_request_is_told_from_bad_requests() {
+        for request in
+            ["GET / HTTP/1.1\r\n", "GET /a b HTTP/1.1", "GET x HT", "GET x HTTP/9", "CONNECT a:1 x", "GET\r\n\r\n", ""]
+        {
+            assert!(!is_no_http(request.as_bytes()), "{request}");
+        }
+        for other in ["INVALID CONNECTION PREFA", "SSH two three", "EHLO a b"] {
+            assert!(is_no_http(other.as_bytes()), "{other}");
+        }
+    }
 
     async fn head_of(chunks: &[&[u8]]) -> Option<Bytes> {
         let mut socket = tokio_test_socket(chunks);

@@ -47,7 +47,7 @@ const OCCUPANCY_EVERY: Duration = Duration::from_millis(10);
 
 /// What a connection of this loop works with. Cloning is cheap; it never leaves its thread.
 #[derive(Clone, Debug)]
-pub(crate) struct LoopContext(Rc<Inner>, Rc<Share>, Peer);
+pub(crate) struct LoopContext(Rc<Inner>, Arc<Share>, Peer);
 
 #[derive(Debug)]
 struct Inner {
@@ -68,7 +68,7 @@ struct Inner {
 impl LoopContext {
     /// What a loop's connections are given; without the loop's tasks nothing that is submitted runs.
     pub(crate) fn new(home: usize, process: Arc<Process>, shared: Arc<Shared>, access_log: Option<AccessLog>) -> Self {
-        let share = Rc::new(Share::new(&process.shares, None));
+        let share = Arc::new(Share::new(&process.shares, None));
         let inner = Rc::new(Inner {
             bytes: LocalBudget::new(Arc::clone(&process.bytes), BYTES_CHUNK),
             pipeline: RefCell::new(Pipeline::new(home, shared)),
@@ -88,7 +88,7 @@ impl LoopContext {
 
     /// The same for a connection with `client`.
     fn of_connection(&self, client: Peer) -> Self {
-        Self(Rc::clone(&self.0), Rc::new(Share::new(&self.process().shares, client.address())), client)
+        Self(Rc::clone(&self.0), Arc::new(Share::new(&self.process().shares, client.address())), client)
     }
 
     /// Who is at the other end of the connection.
@@ -97,7 +97,7 @@ impl LoopContext {
     }
 
     /// What the connection may hold of the budget.
-    pub(crate) fn share(&self) -> &Share {
+    pub(crate) fn share(&self) -> &Arc<Share> {
         &self.1
     }
 
@@ -162,6 +162,15 @@ impl LoopContext {
             )));
         }
         self.reserve(bytes)
+    }
+
+    /// Serves a stream of the connection in a task of its own; a panic ends this stream alone.
+    pub(crate) fn serve_stream(self, serving: impl Future<Output = ()> + 'static) {
+        tokio::task::spawn_local(async move {
+            if let Err(what) = caught(serving).await {
+                self.process().panics.note(Place::Decoder, &what);
+            }
+        });
     }
 
     /// Counts a request that was refused before it could be submitted.

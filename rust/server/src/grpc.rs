@@ -1,39 +1,30 @@
 //! Stage 2 and 10 for gRPC: which RPC a stream calls, and who answers it. Hot path.
 //!
-//! `ModelInfer` with a body that came with its header is decoded and submitted right here, inside the connection's own
-//! task; so are the small unary RPCs. Only what has to wait (the rest of a body, a thread for a large one, a stream)
-//! gets a task.
+//! What can be refused before the body is looked at is refused here; unary calls go on in [`call`]. Only what has to
+//! wait (the rest of a body, a thread for a large one, a stream) gets a task.
 
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::Method;
-use mlserve_core::budget::Reservation;
 use mlserve_core::config::LimitSettings;
 use mlserve_core::error::{Error, Kind, Result, quoted};
-use mlserve_core::request::{Protocol, Request};
-use tokio::task::spawn_local;
+use mlserve_core::request::Protocol;
 
 use self::asker::Asker;
-use self::decode::Decoded;
-use self::encode::Message;
-use self::frame::{Encoded, PREFIX_BYTES, Pieces};
-use self::reply::{InferReply, Responder, off_loop};
+use self::call::Call;
+use self::reply::Responder;
 use self::service::{MAX_REQUEST_BYTES, Slow, Unary};
 use self::trail::Trail;
-use crate::body::{Collected, Collector, Limit, RequestBody};
+use crate::body::RequestBody;
 use crate::event_loop::LoopContext;
 use crate::http2::{Connected, drained, rest};
-use crate::inflate::Encoding;
 use crate::metadata::{Content, Metadata};
-use crate::shared_memory::{Destinations, SharedTensors, attach};
 
 mod asker;
+mod call;
 mod contents;
 mod declared;
 mod decode;
@@ -134,17 +125,6 @@ const CALLS: [(&str, Rpc); 24] = [
     (reflection::V1ALPHA_PATH, Rpc::Reflection(reflection::V1ALPHA_PATH)),
 ];
 
-/// A unary call on its way to its answer.
-struct Call {
-    context: LoopContext,
-    rpc: Rpc,
-    encoding: Encoding,
-    /// `None`: when it is submitted, which is as soon as it has been decoded.
-    arrived: Option<Instant>,
-    deadline: Option<Instant>,
-    responder: Responder,
-}
-
 /// Serves one stream; what is no gRPC call goes to the REST side.
 pub(crate) fn accept(connected: &Rc<Connected>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
     let mut metadata = Metadata::read(request.headers());
@@ -158,10 +138,11 @@ pub(crate) fn accept(connected: &Rc<Connected>, request: http::Request<RecvStrea
     let trail = Trail::begin(context, route, &metadata.echo);
     let echo = std::mem::take(&mut metadata.echo);
     let asker = Asker::new(context.client(), route);
-    let responder = Responder::new(respond, connected.reply, metadata.answer_encoding(), echo, trail, asker);
+    let responder = Responder::new(respond, connected, metadata.answer_encoding(), echo, trail, asker);
     let checked = header_fits
         .and_then(|()| check_origin(context, rpc, &request))
-        .and_then(|()| check(context, &metadata, rpc, &request));
+        .and_then(|()| check(&metadata, rpc, &request))
+        .and_then(|()| check_mode(context, rpc));
     match checked {
         Ok(()) => start(connected, rpc, &metadata, request.into_body(), responder),
         Err(error) => refuse_at_its_end(context, request.into_body(), responder, error),
@@ -185,17 +166,20 @@ fn header_too_large(what: &str, count: usize, limit: usize, setting: &str) -> Er
 }
 
 /// What can be refused before the body is looked at.
-fn check(context: &LoopContext, metadata: &Metadata, rpc: Rpc, request: &http::Request<RecvStream>) -> Result<()> {
+fn check(metadata: &Metadata, rpc: Rpc, request: &http::Request<RecvStream>) -> Result<()> {
     if *request.method() != Method::POST {
         return Err(Error::new(Kind::MethodNotAllowed, "gRPC calls use the HTTP method POST"));
     }
     if metadata.content == Content::Foreign {
         return Err(Error::new(Kind::NotOffered, "the content-type is not offered; offered is application/grpc+proto"));
     }
+    if rpc == Rpc::Unknown { Err(unknown(request.uri().path())) } else { Ok(()) }
+}
+
+/// A load may bring files: whoever may not load need not send them.
+fn check_mode(context: &LoopContext, rpc: Rpc) -> Result<()> {
     match rpc {
-        // A load may bring files: whoever may not load need not send them.
         Rpc::Slow(Slow::Load | Slow::Unload) => context.process().models.check_mode(),
-        Rpc::Unknown => Err(unknown(request.uri().path())),
         _ => Ok(()),
     }
 }
@@ -227,10 +211,10 @@ fn start(connected: &Rc<Connected>, rpc: Rpc, metadata: &Metadata, body: RecvStr
                 deadline,
                 wants_grpc_errors: metadata.wants_grpc_errors,
             };
-            spawn_local(stream::serve(context.clone(), call, body, responder));
+            context.clone().serve_stream(stream::serve(context.clone(), call, body, responder));
         }
         Rpc::Reflection(path) => match connected.reflection.call(path, body) {
-            Ok(begun) => drop(spawn_local(reflection::answer(context.clone(), begun, responder))),
+            Ok(begun) => context.clone().serve_stream(reflection::answer(context.clone(), begun, responder)),
             Err(error) => refuse(context, responder, &error),
         },
         _ => {
@@ -240,186 +224,16 @@ fn start(connected: &Rc<Connected>, rpc: Rpc, metadata: &Metadata, body: RecvStr
     }
 }
 
-impl Call {
-    /// Takes the body if it is here already; otherwise waits for it in a task.
-    fn receive(mut self, body: RequestBody, content_length: Option<usize>) {
-        let limit = Limit { message: self.max_message_bytes(), framing: PREFIX_BYTES };
-        let mut collector = match Collector::new(&self.context, body, limit, content_length) {
-            Ok(collector) => collector,
-            Err(error) => return self.refuse(&error),
-        };
-        match collector.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => self.open(collector.into_collected()),
-            Poll::Ready(Err(error)) => self.refuse(&error),
-            Poll::Pending => {
-                self.arrived = Some(self.context.now());
-                spawn_local(async move {
-                    match collector.finish().await {
-                        Ok(()) => self.open(collector.into_collected()),
-                        Err(error) => self.refuse(&error),
-                    }
-                });
-            }
-        }
-    }
-
-    fn max_message_bytes(&self) -> usize {
-        self.rpc.max_message_bytes(&self.context.process().settings.limits)
-    }
-
-    /// Takes the message out of the complete body; a large or compressed one goes to a thread first.
-    fn open(mut self, collected: Result<Collected>) {
-        let limit = self.max_message_bytes();
-        let opened = collected.and_then(|Collected { pieces, len, reservation }| {
-            if let Some(trail) = &mut self.responder.trail {
-                trail.received(len);
-            }
-            Ok((frame::single(pieces, len, self.encoding, limit)?, reservation))
-        });
-        match opened {
-            Ok((message, reservation)) if message.is_large() => {
-                self.arrived = self.arrived.or_else(|| Some(self.context.now()));
-                drop(spawn_local(self.serve_large(message, reservation)));
-            }
-            Ok((message, mut reservation)) => match message.open(limit, &mut reservation) {
-                Ok(pieces) => self.serve(&pieces, reservation),
-                Err(error) => self.refuse(&error),
-            },
-            Err(error) => self.refuse(&error),
-        }
-    }
-
-    fn serve(self, pieces: &Pieces, mut reservation: Reservation) {
-        match self.rpc {
-            Rpc::Infer => {
-                let decoded = decode::decode(pieces, &self.context.process().settings.limits, &mut reservation);
-                self.decoded(decoded.map_err(|refused| refused.error), reservation);
-            }
-            Rpc::Unary(rpc) if rpc.takes_time() => {
-                drop(spawn_local(self.answer_off_loop(rpc, pieces.clone(), reservation)));
-            }
-            Rpc::Unary(rpc) => match service::awaited(&self.context, rpc, pieces) {
-                None => self.answer(rpc, pieces, reservation),
-                Some(model) => drop(spawn_local(self.answer_once_loaded(rpc, model, pieces.clone(), reservation))),
-            },
-            Rpc::Slow(rpc) => drop(spawn_local(self.serve_slow(rpc, pieces.clone(), reservation))),
-            _ => match service::parsed(pieces) {
-                Ok(request) => drop(spawn_local(health::watch(self.context, request, self.responder))),
-                Err(error) => self.refuse(&error),
-            },
-        }
-    }
-
-    /// As [`Self::serve`], with the heavy part on another thread.
-    async fn serve_large(self, message: Encoded, reservation: Reservation) {
-        let process = self.context.process().clone();
-        let is_infer = self.rpc == Rpc::Infer;
-        let limit = self.max_message_bytes();
-        let work = off_loop(move || {
-            let mut reservation = reservation;
-            let limits = &process.settings.limits;
-            let pieces = message.open(limit, &mut reservation)?;
-            let decoded = is_infer.then(|| decode::decode(&pieces, limits, &mut reservation)).transpose();
-            let decoded = decoded.map_err(|refused| refused.error)?;
-            Ok((pieces, decoded, reservation))
-        });
-        match work.await {
-            Ok(Ok((_, Some(decoded), reservation))) => self.decoded(Ok(decoded), reservation),
-            Ok(Ok((pieces, None, reservation))) => self.serve(&pieces, reservation),
-            Ok(Err(error)) => self.refuse(&error),
-            // A panic there is a bug; the caller gets an answer all the same.
-            Err(_) => self.refuse(&Error::internal("the request could not be decoded")),
-        }
-    }
-
-    fn answer(self, rpc: Unary, pieces: &Pieces, reservation: Reservation) {
-        let answer = service::answer(self.context.process(), rpc, pieces);
-        self.answered(answer, reservation);
-    }
-
-    /// As [`Self::answer`], on another thread: it reads the counters of all models, or files.
-    async fn answer_off_loop(self, rpc: Unary, pieces: Pieces, reservation: Reservation) {
-        let process = Arc::clone(self.context.process());
-        let answer = off_loop(move || service::answer(&process, rpc, &pieces)).await;
-        self.answered(answer.unwrap_or_else(|_| Err(Error::internal("the call could not be answered"))), reservation);
-    }
-
-    fn answered(self, answer: Result<Message>, reservation: Reservation) {
-        match answer {
-            Ok(message) => self.responder.send(message, Some(reservation)),
-            Err(error) => self.refuse(&error),
-        }
-    }
-
-    /// As [`Self::answer`], about a model that is loaded because somebody asks.
-    async fn answer_once_loaded(
-        self,
-        rpc: Unary,
-        (name, version): (String, Option<u64>),
-        pieces: Pieces,
-        reservation: Reservation,
-    ) {
-        match self.context.process().models.find(&name, version, self.deadline).await {
-            Ok(_) => self.answer(rpc, &pieces, reservation),
-            Err(error) => self.refuse(&error),
-        }
-    }
-
-    /// As [`Self::serve`], for what takes time: models are loaded and drained.
-    async fn serve_slow(self, rpc: Slow, pieces: Pieces, reservation: Reservation) {
-        let answer = service::answer_slow(self.context.process(), rpc, pieces).await;
-        self.answered(answer, reservation);
-    }
-
-    /// Submits the request, if all of it is in the message.
-    fn decoded(mut self, decoded: Result<Decoded>, reservation: Reservation) {
-        let Decoded { mut request, shared } = match decoded {
-            Ok(decoded) => decoded,
-            Err(error) => return self.refuse(&error),
-        };
-        self.responder.asker.asks(&request.model_name);
-        request.arrived = self.arrived;
-        request.deadline = self.deadline;
-        request.reservation = Some(reservation);
-        if let Some(trail) = &mut self.responder.trail {
-            trail.asked(&request);
-        }
-        match shared {
-            None => self.submit(request, None),
-            Some(shared) => {
-                request.arrived = self.arrived.or_else(|| Some(self.context.now()));
-                drop(spawn_local(self.attach(request, shared)));
-            }
-        }
-    }
-
-    /// Submits the request with what lies in shared memory.
-    async fn attach(self, request: Request, shared: Box<SharedTensors>) {
-        match attach(self.context.process(), shared, request).await {
-            Ok((request, destinations)) => self.submit(request, destinations),
-            Err(error) => self.refuse(&error),
-        }
-    }
-
-    fn submit(self, request: Request, destinations: Option<Box<Destinations>>) {
-        self.context.submit(request, Box::new(InferReply::new(self.responder, destinations)));
-    }
-
-    fn refuse(self, error: &Error) {
-        refuse(&self.context, self.responder, error);
-    }
-}
-
 /// Refuses a call whose request is not read; small ones are waited for, because an answer that comes before its request
 /// has ended hides what else is wrong with it.
 fn refuse_at_its_end(context: &LoopContext, body: RecvStream, responder: Responder, error: Error) {
     if body.is_end_stream() {
         return refuse(context, responder, &error);
     }
-    let context = context.clone();
-    spawn_local(async move {
+    let refusing = context.clone();
+    context.clone().serve_stream(async move {
         drained(body).await;
-        refuse(&context, responder, &error);
+        refuse(&refusing, responder, &error);
     });
 }
 

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -27,6 +28,7 @@ use self::writer::Patience;
 use crate::connection::{HTTP2_PREFACE, Meter, Watched};
 use crate::event_loop::LoopContext;
 use crate::grpc::{self, Reflection, ReplySettings};
+use crate::panics::{self, Place};
 use crate::status::Phase;
 
 mod authority;
@@ -207,8 +209,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.care.accepted += burst.len() as u64;
             self.connected.toll.took_up(burst.len());
             for (request, respond) in burst {
-                // An answer given here wakes this task, which then writes it with the others of its burst.
-                grpc::accept(&self.connected, request, respond);
+                // An answer given here wakes this task, which then writes it with the others of its burst. A panic ends
+                // its stream alone: what it was given is dropped, which resets the stream.
+                let accepting = AssertUnwindSafe(|| grpc::accept(&self.connected, request, respond));
+                if let Err(payload) = catch_unwind(accepting) {
+                    self.connected.context.process().panics.note(Place::Decoder, &panics::text(&*payload));
+                }
             }
             match last {
                 Some(Poll::Pending) if self.connected.toll.is_spent() && self.care.calm(&mut self.connection) => {}

@@ -18,7 +18,7 @@ pub(crate) enum Place {
     Turn,
     /// A whole loop, with its connections.
     Loop,
-    /// The work of one request on another thread.
+    /// The work of one request: a stream's task, or what another thread does for it.
     Decoder,
     /// A task of the front thread.
     Front,

@@ -3,11 +3,10 @@
 //! Only what waits is counted: a body that did not come whole, for example. What is worked on ends by itself, so the hot
 //! path pays nothing. Must not know what the bytes are.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use mlserve_core::config::LimitSettings;
 use mlserve_core::error::{Error, Kind, Result};
@@ -72,14 +71,14 @@ pub(crate) struct Share {
     address: Option<IpAddr>,
     held: Arc<AtomicUsize>,
     /// What its address holds, once that is asked for.
-    held_by_address: OnceCell<Arc<AtomicUsize>>,
+    held_by_address: OnceLock<Arc<AtomicUsize>>,
 }
 
 impl Share {
     /// Of a connection from `address`; none for a Unix socket.
     pub(crate) fn new(shares: &Arc<Shares>, address: Option<IpAddr>) -> Self {
         let address = address.and_then(|address| shares.counted(address));
-        Self { shares: Arc::clone(shares), address, held: Arc::default(), held_by_address: OnceCell::new() }
+        Self { shares: Arc::clone(shares), address, held: Arc::default(), held_by_address: OnceLock::new() }
     }
 
     /// Begins to count what waits for this connection.
@@ -124,6 +123,24 @@ impl Held {
             return Err(above_share("address", of_address.1));
         }
         self.bytes += more;
+        Ok(())
+    }
+
+    /// Counts `bytes` of an answer that waits for its reader. Such answers may have half of the share, so that requests
+    /// still come through; one always may wait, since it cannot be sent in parts.
+    ///
+    /// **Errors:** as [`Self::grow_to`].
+    pub(crate) fn take_answer(&mut self, bytes: usize) -> Result<()> {
+        for (held, limit) in [&self.of_connection].into_iter().chain(&self.of_address) {
+            let present = held.load(Ordering::Relaxed);
+            if present > 0 && present.saturating_add(bytes) > limit / 2 {
+                return Err(above_share("connection or its address", limit / 2));
+            }
+        }
+        for (held, _) in [&self.of_connection].into_iter().chain(&self.of_address) {
+            held.fetch_add(bytes, Ordering::Relaxed);
+        }
+        self.bytes += bytes;
         Ok(())
     }
 }
@@ -214,6 +231,18 @@ mod tests {
         assert_eq!(shares.addresses.lock().len(), 1);
         drop(other);
         assert!(shares.addresses.lock().is_empty());
+    }
+
+    #[test]
+    fn one_answer_may_always_wait_and_no_second_one_beside_it() {
+        let shares = shares();
+        let share = share(&shares, "192.0.2.1");
+        let (mut first, mut second) = (share.hold(), share.hold());
+        first.take_answer(BUDGET).expect("the only one");
+        assert_eq!(second.take_answer(1).expect_err("above the share").kind(), Kind::OutOfBudget);
+        drop(first);
+        second.take_answer(BUDGET / 16).expect("within the share");
+        share.hold().take_answer(BUDGET / 16).expect("half of it for all");
     }
 
     #[test]

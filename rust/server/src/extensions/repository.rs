@@ -20,32 +20,36 @@ use crate::proto::{
 /// Before the path of a file that comes with a load, in the name of its parameter.
 const FILE_PREFIX: &str = "file:";
 
-/// Answers `RepositoryIndex`.
+/// Answers `RepositoryIndex`, on another thread: there may be thousands of models, and a disk may be slow.
 ///
 /// **Errors:** a repository is named, which is not supported.
 pub(crate) async fn index(process: &Arc<Process>, request: RepositoryIndexRequest) -> Result<RepositoryIndexResponse> {
     refuse_repository(&request.repository_name)?;
-    let mut lines = process.models.index();
-    if process.settings.server.model_control_mode == ModelControlMode::Explicit {
-        lines.extend(never_loaded(process, &lines).await);
-        lines.sort_by(|one, other| (&one.name, one.version).cmp(&(&other.name, other.version)));
-    }
-    let wanted = lines.into_iter().filter(|line| !request.ready || line.state == "READY");
-    Ok(RepositoryIndexResponse { models: wanted.map(line).collect() })
+    let process = Arc::clone(process);
+    let listing = tokio::task::spawn_blocking(move || indexed(&process, request.ready)).await;
+    listing.map_err(|_| Error::internal("the repository could not be listed"))
 }
 
-/// Models of the repository that nobody has asked for yet. Read on another thread: a disk may be slow.
-async fn never_loaded(process: &Arc<Process>, known: &[Indexed]) -> Vec<Indexed> {
-    let known: BTreeSet<String> = known.iter().map(|line| line.name.clone()).collect();
-    let process = Arc::clone(process);
-    let listing = tokio::task::spawn_blocking(move || list(&process.settings).unwrap_or_default());
-    let listing = listing.await.unwrap_or_default();
+fn indexed(process: &Process, only_ready: bool) -> RepositoryIndexResponse {
+    let mut lines = process.models.index();
+    if process.settings.server.model_control_mode == ModelControlMode::Explicit {
+        lines.extend(never_loaded(process, &lines));
+        lines.sort_by(|one, other| (&one.name, one.version).cmp(&(&other.name, other.version)));
+    }
+    let wanted = lines.into_iter().filter(|line| !only_ready || line.state == "READY");
+    RepositoryIndexResponse { models: wanted.map(line).collect() }
+}
+
+/// Models of the repository that nobody has asked for yet.
+fn never_loaded(process: &Process, known: &[Indexed]) -> Vec<Indexed> {
+    let known: BTreeSet<&str> = known.iter().map(|line| &*line.name).collect();
+    let listing = list(&process.settings).unwrap_or_default();
     let models = listing.models.into_iter().map(|(name, source)| match &source.fault {
         Some(fault) => Indexed::failed(name, &public(fault, &source)),
         None => Indexed { name, version: None, state: "", reason: String::new() },
     });
     let odd = listing.odd.into_iter().map(|(name, reason)| Indexed::failed(name, &reason));
-    models.chain(odd).filter(|line| !known.contains(&line.name)).collect()
+    models.chain(odd).filter(|line| !known.contains(&*line.name)).collect()
 }
 
 fn line(line: Indexed) -> ModelIndex {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use mlserve_core::budget::Reservation;
 use mlserve_core::config::LimitSettings;
 use mlserve_core::error::{Error, Result, quoted};
+use mlserve_core::failpoint;
 use mlserve_core::request::{Input, Request, RequestOptions, Text};
 use mlserve_core::tensor::{DataType, Shape, TensorBytes, element_count};
 use smallvec::SmallVec;
@@ -73,6 +74,7 @@ pub(super) fn decode(
     limits: &LimitSettings,
     reservation: &mut Reservation,
 ) -> Result<Decoded, Refused> {
+    failpoint!("decode", error => return Err(Refused { error, id: Text::default() }));
     let mut draft = Draft::default();
     let mut request = Request::default();
     let decoded = draft.read(pieces, limits, reservation).and_then(|()| draft.fill(&mut request));

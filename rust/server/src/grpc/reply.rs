@@ -3,7 +3,7 @@
 //! An answer that the reader has room for is handed to the connection at once, with its header and trailers; only a
 //! lagging reader costs a task. Must not block, and must not touch the pipeline: replies are given from inside it.
 
-use std::future::Future;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Response, header};
 use mlserve_core::budget::Reservation;
 use mlserve_core::error::{Error, Kind};
+use mlserve_core::failpoint;
 use mlserve_core::request::{Answer, Reply};
 use smallvec::SmallVec;
 
@@ -20,9 +21,13 @@ use super::encode::{self, Extras, Message};
 use super::frame;
 use super::status;
 use super::trail::Trail;
-use crate::http2::writer::{Patience, Writer, write_now};
+use crate::http2::Connected;
+use crate::http2::writer::{COUNTED_BYTES, Patience, Writer, write_now};
 use crate::inflate::Encoding;
 use crate::metadata::Echo;
+use crate::panics::{self, Place};
+use crate::process::Process;
+use crate::share::Share;
 use crate::shared_memory::Destinations;
 
 /// Answers below this size are not compressed: the stream's own header is as large.
@@ -46,6 +51,7 @@ pub(crate) struct Responder {
     settings: ReplySettings,
     encoding: Encoding,
     echo: Option<Box<Echo>>,
+    share: Arc<Share>,
     /// For the access log; `None` while it is off.
     pub(crate) trail: Option<Box<Trail>>,
     /// For the log.
@@ -56,14 +62,15 @@ impl Responder {
     /// A way back over `respond`, compressing as `encoding` says.
     pub(super) fn new(
         respond: SendResponse<Bytes>,
-        settings: ReplySettings,
+        connected: &Connected,
         encoding: Encoding,
         echo: Echo,
         trail: Option<Box<Trail>>,
         asker: Asker,
     ) -> Self {
         let echo = if echo.is_empty() { None } else { Some(Box::new(echo)) };
-        Self { respond, settings, encoding, echo, trail, asker }
+        let share = Arc::clone(connected.context.share());
+        Self { respond, settings: connected.reply, encoding, echo, share, trail, asker }
     }
 
     /// What is the same for all answers of the connection.
@@ -136,7 +143,17 @@ impl Responder {
                 let _ = stream.send_trailers(status::ok_trailers());
             }
             Ok(false) => {
+                let mut waiting = self.share.hold();
+                if len > COUNTED_BYTES
+                    && let Err(error) = waiting.take_answer(len)
+                {
+                    self.asker.failed(&error);
+                    // Its header is on its way, so the error comes in the trailers.
+                    let _ = stream.send_trailers(status::trailers(Some(&error)));
+                    return;
+                }
                 let mut writer = Writer::new(stream, self.settings.patience);
+                writer.hold(waiting);
                 writer.push(pieces, reservation);
                 tokio::spawn(async move {
                     if writer.flush().await.is_ok() {
@@ -177,7 +194,7 @@ pub(crate) async fn compressed(encoding: Encoding, pieces: SmallVec<[Bytes; 2]>)
         frame::compress(encoding, &pieces)
     } else {
         let copies = pieces.clone();
-        match off_loop(move || frame::compress(encoding, &copies)).await {
+        match tokio::task::spawn_blocking(move || frame::compress(encoding, &copies)).await {
             Ok(framed) => framed,
             // A panic in the compressor is a bug; the message may go out as it is.
             Err(_) => return pieces,
@@ -186,11 +203,20 @@ pub(crate) async fn compressed(encoding: Encoding, pieces: SmallVec<[Bytes; 2]>)
     SmallVec::from_iter([framed.into()])
 }
 
-/// Runs `work` on a thread that may take its time.
-pub(crate) fn off_loop<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> impl Future<Output = Result<T, tokio::task::JoinError>> {
-    tokio::task::spawn_blocking(work)
+/// Runs `work` on a thread that may take its time. A panic there ends this call alone.
+///
+/// **Errors:** it panicked, or the server ended.
+pub(crate) async fn off_loop<T: Send + 'static>(
+    process: &Process,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| {
+        if let Ok(payload) = error.try_into_panic() {
+            process.panics.note(Place::Decoder, &panics::text(&*payload));
+        }
+        Err(Error::internal("the request could not be worked on"))
+    })
 }
 
 /// The way back to one `ModelInfer`.
@@ -223,6 +249,7 @@ impl Reply for InferReply {
     }
 
     fn send(mut self: Box<Self>, outcome: Result<Answer<'_>, Error>) {
+        failpoint!("grpc_reply");
         let Some(mut responder) = self.responder.take() else { return };
         let destinations = self.destinations.take();
         match outcome {

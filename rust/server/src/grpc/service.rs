@@ -165,8 +165,7 @@ pub(super) async fn answer_slow(process: &Arc<Process>, rpc: Slow, request: Piec
         Slow::Index => message(&repository::index(process, parsed(&request)?).await?),
         Slow::Load => {
             let limit = process.settings.limits.max_body_bytes;
-            let parsing = off_loop(move || parsed_within(&request, limit)).await;
-            let request = parsing.unwrap_or_else(|_| Err(Error::internal("the request could not be decoded")))?;
+            let request = off_loop(process, move || parsed_within(&request, limit)).await?;
             message(&repository::load(process, request).await?)
         }
         Slow::Unload => message(&repository::unload(process, parsed(&request)?).await?),

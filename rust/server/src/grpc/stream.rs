@@ -7,21 +7,21 @@
 use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::RecvStream;
 use mlserve_core::budget::Reservation;
 use mlserve_core::error::{Error, Kind, Result};
-use mlserve_core::request::{Answer, Protocol, Reply, Request, Text};
+use mlserve_core::request::{Protocol, Request, Text};
 use tokio::sync::oneshot;
-use tokio::task::spawn_local;
 
 use self::inbox::{Inbox, Received};
+use self::reply::StreamReply;
 use super::asker::Asker;
 use super::decode::{Decoded, Refused};
-use super::encode::{self, Extras, Message};
+use super::encode::{self, Message};
 use super::health::closing;
 use super::reply::{Responder, compressed, off_loop};
 use super::status;
@@ -29,10 +29,12 @@ use super::trail::Trail;
 use crate::event_loop::LoopContext;
 use crate::http2::writer::{Gone, Writer, charge};
 use crate::inflate::Encoding;
-use crate::shared_memory::{Destinations, SharedTensors, attach};
+use crate::share::Held;
+use crate::shared_memory::{SharedTensors, attach};
 use crate::status::Phase;
 
 mod inbox;
+mod reply;
 
 /// Requests of one stream in flight: enough to fill a batch from a single stream, few against all that the server has.
 const MAX_IN_FLIGHT: usize = 64;
@@ -61,7 +63,7 @@ pub(super) struct StreamCall {
 
 /// What one request of a stream comes to.
 enum Outcome {
-    Message(Message, Option<Reservation>),
+    Message(Message, Option<Reservation>, Option<Held>),
     /// Ends the stream with this status.
     End(Error),
 }
@@ -201,6 +203,7 @@ impl Stream {
             wants_grpc_errors: self.call.wants_grpc_errors,
             accepted: Arc::default(),
             destinations: None,
+            share: Arc::clone(self.context.share()),
         };
         if let Some(trail) = &mut self.trail {
             trail.received(received.len());
@@ -209,10 +212,10 @@ impl Stream {
         let arrived = context.now();
         let order = Order { arrived, deadline: self.call.deadline, reply };
         if received.is_large() {
-            spawn_local(async move {
+            context.clone().serve_stream(async move {
                 let process = context.process().clone();
-                let opened = off_loop(move || received.open(&process.settings.limits)).await;
-                let opened = opened.unwrap_or_else(|_| Err(Error::internal("the request could not be decoded").into()));
+                let opening = move || Ok(received.open(&process.settings.limits));
+                let opened = off_loop(context.process(), opening).await.unwrap_or_else(|error| Err(error.into()));
                 order.place(&context, opened);
             });
         } else {
@@ -228,7 +231,7 @@ impl Stream {
         let mut next = Some(first);
         while let Some(outcome) = next {
             match outcome {
-                Outcome::Message(message, reservation) => {
+                Outcome::Message(message, reservation, held) => {
                     let pieces = compressed(self.call.answer_encoding, message.into_pieces()).await;
                     let len = pieces.iter().map(Bytes::len).sum::<usize>();
                     self.bytes_out += len;
@@ -238,6 +241,9 @@ impl Stream {
                     } else {
                         self.writer.push([std::mem::take(&mut joined).into()], charged.take());
                         self.writer.push(pieces, reservation);
+                        if let Some(held) = held {
+                            self.writer.hold(held);
+                        }
                     }
                 }
                 Outcome::End(error) => {
@@ -308,7 +314,7 @@ fn ready_of(answers: &mut VecDeque<oneshot::Receiver<Outcome>>) -> Option<Outcom
 /// The pipeline answers every request; this is what a caller sees of a bug that breaks that.
 #[cold]
 fn lost() -> Outcome {
-    Outcome::Message(encode::encode_stream_error(&Error::internal("the request was lost"), ""), None)
+    Outcome::Message(encode::encode_stream_error(&Error::internal("the request was lost"), ""), None, None)
 }
 
 /// A request of the stream, to be submitted once it is decoded.
@@ -329,7 +335,7 @@ impl Order {
                 self.reply.asker.asks(&request.model_name);
                 match shared {
                     None => self.submit(context, request),
-                    Some(shared) => drop(spawn_local(self.attach(context.clone(), request, shared))),
+                    Some(shared) => context.clone().serve_stream(self.attach(context.clone(), request, shared)),
                 }
             }
             Err(Refused { error, id }) => {
@@ -359,69 +365,5 @@ impl Order {
     fn refuse(mut self, context: &LoopContext, error: &Error) {
         context.count_refused(Protocol::Grpc, error);
         self.reply.refuse(error);
-    }
-}
-
-/// The way back to one request of a stream.
-struct StreamReply {
-    outcome: Option<oneshot::Sender<Outcome>>,
-    id: Text,
-    reports_batch: bool,
-    asker: Asker,
-    wants_grpc_errors: bool,
-    /// Whether the request got past what is found while it is being submitted. `triton_grpc_error` is about later errors
-    /// only: what is found before stays an answer of its own, as with Triton.
-    accepted: Arc<AtomicBool>,
-    /// Where outputs go that do not go into the message.
-    destinations: Option<Box<Destinations>>,
-}
-
-impl StreamReply {
-    fn give(&mut self, outcome: Outcome) {
-        if let Some(sender) = self.outcome.take() {
-            // Fails only if the stream has ended, and then nobody wants it.
-            let _ = sender.send(outcome);
-        }
-    }
-
-    /// Answers with an error of the model, which ends the stream if the caller wants that.
-    fn fail(&mut self, error: Error) {
-        if self.wants_grpc_errors && self.accepted.load(Ordering::Relaxed) {
-            self.give(Outcome::End(error));
-        } else {
-            self.refuse(&error);
-        }
-    }
-
-    fn refuse(&mut self, error: &Error) {
-        self.asker.failed(error);
-        self.give(Outcome::Message(encode::encode_stream_error(error, &self.id), None));
-    }
-}
-
-impl Reply for StreamReply {
-    fn is_gone(&mut self) -> bool {
-        self.outcome.as_ref().is_none_or(oneshot::Sender::is_closed)
-    }
-
-    fn send(mut self: Box<Self>, outcome: Result<Answer<'_>, Error>) {
-        let mut answer = match outcome {
-            Ok(answer) => answer,
-            Err(error) => return self.fail(error),
-        };
-        let writes = match self.destinations.take().map(|destinations| destinations.take(&mut answer)).transpose() {
-            Ok(writes) => writes,
-            Err(error) => return self.fail(error),
-        };
-        let extras = Extras { reports_batch: self.reports_batch, is_streamed: true };
-        let reservation = answer.reservation.take();
-        let message = encode::encode(&answer, extras);
-        match writes {
-            None => self.give(Outcome::Message(message, reservation)),
-            Some(writes) => writes.then(reservation, move |written, reservation| match written {
-                Ok(()) => self.give(Outcome::Message(message, reservation)),
-                Err(error) => self.fail(error),
-            }),
-        }
     }
 }

@@ -23,6 +23,9 @@ const MAX_BLOCK_BYTES: usize = 16 << 10;
 /// Fields that are looked at: those of the request line come first.
 const MAX_FIELDS: usize = 16;
 
+/// The end of names that mean this machine (RFC 6761).
+const LOCAL: &[u8] = b"localhost";
+
 const HEADERS: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
@@ -122,8 +125,20 @@ fn mend(flags: u8, payload: &mut [u8]) -> bool {
     if value.is_empty() || uri::Authority::try_from(&block[value.clone()]).is_ok() {
         return false;
     }
-    block[value].fill(b'x');
+    mask(&mut block[value]);
     true
+}
+
+/// Nobody's name, of the same length: no page in a browser can ask under an authority that is none, so it may count as
+/// this machine's ([`crate::origin`]).
+fn mask(value: &mut [u8]) {
+    value.fill(b'x');
+    if let Some(start) = value.len().checked_sub(LOCAL.len()).filter(|&start| start != 1) {
+        value[start..].copy_from_slice(LOCAL);
+        if start > 1 {
+            value[start - 1] = b'.';
+        }
+    }
 }
 
 /// Where a header block (RFC 7541) spells out an authority, in plain bytes.
@@ -215,7 +230,7 @@ mod tests {
     #[test]
     fn an_authority_that_is_none_is_overwritten_wherever_the_bytes_are_cut() {
         let odd = b"127.0.0.1:8001,127.0.0.1:8002";
-        let masked = vec![b'x'; odd.len()];
+        let masked = b"xxxxxxxxxxxxxxxxxxx.localhost";
         let connection = |authority: &[u8]| {
             let requests = [
                 frame(HEADERS, END_HEADERS, &block(authority)),
@@ -227,7 +242,17 @@ mod tests {
         };
         let sent = connection(odd);
         for size in 1..sent.len() {
-            assert_eq!(passed(&sent, size), (connection(&masked), State::Odd), "in chunks of {size}");
+            assert_eq!(passed(&sent, size), (connection(masked), State::Odd), "in chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn what_is_overwritten_is_an_authority_of_any_length() {
+        for length in 1..100 {
+            let mut value = vec![b','; length];
+            mask(&mut value);
+            assert!(uri::Authority::try_from(&value[..]).is_ok(), "{length}");
+            assert_eq!(value.ends_with(LOCAL), length == 9 || length > 10, "{length}");
         }
     }
 

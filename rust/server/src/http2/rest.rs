@@ -8,9 +8,8 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{Request, Response};
 use mlserve_core::error::Error;
-use tokio::task::spawn_local;
 
-use super::writer::Writer;
+use super::writer::{COUNTED_BYTES, Writer};
 use super::{Connected, drained};
 use crate::body::{Lent, RequestBody};
 use crate::http::{self as rest, HttpRequest, HttpResponse};
@@ -23,7 +22,7 @@ pub(crate) fn accept(
     header_fits: Result<(), Error>,
 ) {
     let connected = Rc::clone(connected);
-    spawn_local(async move {
+    connected.context.clone().serve_stream(async move {
         match header_fits {
             Ok(()) => answer(connected, request, respond).await,
             Err(error) => {
@@ -57,6 +56,12 @@ async fn answer(connected: Rc<Connected>, request: Request<RecvStream>, mut resp
 }
 
 async fn write(connected: &Connected, response: HttpResponse, respond: &mut SendResponse<Bytes>) {
+    let len: usize = response.body.iter().map(Bytes::len).sum();
+    let mut waiting = connected.context.share().hold();
+    let response = match waiting.take_answer(if len > COUNTED_BYTES { len } else { 0 }) {
+        Ok(()) => response,
+        Err(error) => rest::error_response(&error),
+    };
     let HttpResponse { status, headers, body, reservation } = response;
     let mut head = Response::new(());
     *head.status_mut() = status;
@@ -68,6 +73,7 @@ async fn write(connected: &Connected, response: HttpResponse, respond: &mut Send
         return;
     }
     let mut writer = Writer::new(stream, connected.reply.patience);
+    writer.hold(waiting);
     writer.push(body, reservation);
     if writer.flush().await.is_ok() {
         writer.end();

@@ -15,6 +15,7 @@ use mlserve_core::budget::Reservation;
 use tokio::time::Instant;
 
 use crate::body::Pace;
+use crate::share;
 
 /// Nobody reads the stream any more: it was reset, its connection ended, or its reader was too slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,9 @@ pub(crate) struct Patience {
     pub(crate) least_rate: u64,
 }
 
+/// Answers above this size count against their reader's share while they wait.
+pub(crate) const COUNTED_BYTES: usize = 64 << 10;
+
 /// A stream, and what waits to be written into it.
 pub(crate) struct Writer {
     stream: SendStream<Bytes>,
@@ -85,6 +89,8 @@ pub(crate) struct Writer {
     patience: Patience,
     /// Since something waits, and how much of it has been written since.
     pace: Option<(Pace, usize)>,
+    /// What waits counts against its reader's share.
+    held: Option<share::Held>,
 }
 
 /// A piece of a message; the last of each carries what the message is charged to.
@@ -96,7 +102,12 @@ struct Waiting {
 impl Writer {
     /// A writer into `stream`.
     pub(crate) fn new(stream: SendStream<Bytes>, patience: Patience) -> Self {
-        Self { stream, waiting: VecDeque::new(), len: 0, patience, pace: None }
+        Self { stream, waiting: VecDeque::new(), len: 0, patience, pace: None, held: None }
+    }
+
+    /// Counts what waits against the share of its reader, until it is written.
+    pub(crate) fn hold(&mut self, held: share::Held) {
+        self.held = Some(held);
     }
 
     /// Whether nothing waits.
@@ -144,7 +155,7 @@ impl Writer {
         loop {
             self.write()?;
             if self.is_empty() {
-                self.pace = None;
+                (self.pace, self.held) = (None, None);
                 return Ok(());
             }
             let wait_until = self.wait_until();
