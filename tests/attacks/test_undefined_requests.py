@@ -1,4 +1,4 @@
-"""Requests that ended the process inside the runtime: refused, and the model goes on."""
+"""Requests that ONNX does not define: refused, and the model goes on."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def without_elements(aim: Aim) -> Tally:
     return tally
 
 
-def test_tensors_without_elements_end_no_process(make_field: MakeField) -> None:
+def test_tensors_without_elements_are_refused_where_they_mean_nothing(make_field: MakeField) -> None:
     field = make_field({"gru": recurrent("GRU", 3), "lstm": recurrent("LSTM", 4), "upscale": upscale()})
     field.attack("tensors without elements", without_elements, allowed={"invalid_argument"})
     for name in SHAPES:
