@@ -151,7 +151,7 @@ $(STAMPS)/kserve: | $(STAMPS)/venv
 	touch $@
 
 $(STAMPS)/h2spec: | $(STAMPS)/venv
-	GOBIN=$(CURDIR)/$(VENV)-h2spec go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1
+	GOBIN=$(CURDIR)/$(VENV)-h2spec go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
 	touch $@
 
 # The last wheel with the binary. It is linked to CUDA's runtime, which lies in a wheel, and to libb64, which does not:

@@ -3,12 +3,14 @@
 //! The first bytes tell HTTP/2 from HTTP/1.1, so that every port answers both. A peer that stops reading, or hardly reads, is cut off
 //! here, for both: what waits for it holds budget that others need. Must not know requests.
 
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
 use crate::event_loop::LoopContext;
@@ -44,7 +46,7 @@ where
     let is_http2 = head.starts_with(HTTP2_PREFACE);
     if !is_http2 && is_no_http(&head) {
         tracing::debug!("a connection is closed: it begins with no kind of HTTP");
-        return;
+        return take_what_came(&mut socket).await;
     }
     let socket = Watched::new(head, socket, Rc::clone(&meter));
     let served = async {
@@ -58,6 +60,18 @@ where
         () = served => {}
         () = meter.too_slow(write_timeout, min_read_rate) => {}
     }
+}
+
+/// Reads what lies in the socket: closed with bytes unread, it would be reset instead of ended.
+async fn take_what_came(socket: &mut (impl AsyncRead + Unpin)) {
+    let mut room = [0; 1 << 10];
+    let mut came = ReadBuf::new(&mut room);
+    poll_fn(|cx| {
+        // Whatever comes of it, the connection ends.
+        let _ = Pin::new(&mut *socket).poll_read(cx, &mut came);
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Whether a connection begins with three words that are neither a request of HTTP/1 nor the preface of HTTP/2. It gets
