@@ -210,9 +210,11 @@ def test_connections_above_the_limit_are_turned_away_and_counted(
         few = start(folder, "--max-connections", "4")
         with ExitStack() as stack:
             for address in (few.http, few.http, few.grpc, few.grpc):
-                # With a request in flight on each, none can make room.
+                # With a request in flight on each, none can make room. It is in flight once its body is asked for.
                 opened = stack.enter_context(connected(address))
-                opened.sendall(head("POST", "/v2/models/identity_FP32/infer", {"content-length": "2"}))
+                waiting = {"content-length": "2", "expect": "100-continue"}
+                opened.sendall(head("POST", "/v2/models/identity_FP32/infer", waiting))
+                assert opened.recv(4096).startswith(b"HTTP/1.1 100 ")
             eventually(lambda: metric(few, "mlserve_connections") == 4, limit_s=5, what="four connections")
             with connected(few.http) as fifth:
                 fifth.sendall(head("GET", "/v2/health/live"))
