@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.attacks.harness.aim import Aim, Tally
-from tests.raw_http import connected, head, open_socket, read_answer
+from tests.raw_http import head, open_socket, read_answer
 
 if TYPE_CHECKING:
     from tests.attacks.conftest import MakeField
@@ -46,16 +46,3 @@ def test_memory_of_a_crowd_comes_back(make_field: MakeField) -> None:
     field = make_field(None, "--max-connections", "9500")
     # The oracle looks at what is left when they have gone.
     field.attack("a crowd of connections", crowd, size=field.scale.pick(4_000, 9_000), cpu_slack_s=10)
-
-
-def test_one_address_cannot_have_all_connections(make_field: MakeField) -> None:
-    field = make_field(None, "--max-connections", "60", "--max-connections-per-address", "20")
-    with ExitStack() as stack:
-        held = [stack.enter_context(connected(field.server.http)) for _ in range(80)]
-        found = []
-        for opened in held:
-            with suppress(OSError):
-                opened.sendall(head("GET", "/v2/health/live"))
-                found.append(read_answer(opened, "GET"))
-        assert sum(answer is not None for answer in found) == 20
-        field.check_probes()
