@@ -284,7 +284,7 @@ pub struct ModelSettings {
     /// Versions to serve: "latest", "latest:2", "all", or numbers such as "1,3".
     pub versions: VersionPolicy,
     /// Rows of one run at most; larger requests are split and joined again. 1 turns batching off. Of rows without any
-    /// bytes, a request may have no more than this.
+    /// bytes, a request may have sixteen times as many.
     pub max_batch_rows: usize,
     /// Microseconds that a batch may wait for more rows while an instance is free.
     pub max_delay_us: u64,

@@ -24,7 +24,7 @@ use crate::request::{Protocol, Reply, Request};
 use crate::run::{Runner, panicked};
 use crate::running;
 use crate::turn::{Decision, Turn};
-use crate::validate::{TensorLimits, validate};
+use crate::validate::{EMPTY_RUNS, TensorLimits, validate};
 use crate::version::{Delivery, Version};
 
 mod inline;
@@ -266,7 +266,7 @@ impl Pipeline {
         let Some(arrived) = place.as_ref().map(|place| place.arrived) else { return Ok(()) };
         version.stats.loops[self.home].submitted.add(1);
         let max_string_bytes = self.shared.limits.max_string_bytes;
-        let limits = TensorLimits { max_string_bytes, max_empty_rows: version.max_rows() };
+        let limits = TensorLimits { max_string_bytes, max_empty_rows: version.max_rows().saturating_mul(EMPTY_RUNS) };
         let checked = match validate(request, &version.spec, limits) {
             Ok(checked) => checked,
             Err(error) => {

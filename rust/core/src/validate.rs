@@ -42,6 +42,9 @@ pub struct Checked {
     pub bytes: usize,
 }
 
+/// Runs that rows without any bytes may fill: they compute next to nothing, but nothing that was sent pays for them.
+pub(crate) const EMPTY_RUNS: usize = 16;
+
 /// Limits that depend on no model.
 #[derive(Clone, Copy, Debug)]
 pub struct TensorLimits {
@@ -266,7 +269,7 @@ fn too_many_empty_rows(request: &Request, spec: &ModelSpec, rows: usize, limits:
     let id = if request.id.is_empty() { "<id_unknown>" } else { &request.id };
     Error::too_large(format!(
         "[request id: {}] the request for model '{}' has {rows} rows without any bytes; at most {} are allowed \
-         (models.{}.max_batch_rows)",
+         ({EMPTY_RUNS} x models.{}.max_batch_rows)",
         quoted(id),
         spec.name,
         limits.max_empty_rows,

@@ -119,9 +119,9 @@ fn a_large_request_is_counted_and_traced_as_one() {
 }
 
 #[test]
-fn rows_without_bytes_are_bounded_by_one_run() {
+fn rows_without_bytes_are_bounded_by_some_runs() {
     let mut bench = pooled(64, 1);
-    for (count, fits) in [(64, true), (65, false), (100_000_000, false), (1 << 62, false)] {
+    for (count, fits) in [(64, true), (1_024, true), (1_025, false), (100_000_000, false), (1 << 62, false)] {
         let mut request = Bench::request(&[&[1.0]]);
         request.inputs[0].shape = [count, 0].as_slice().into();
         request.inputs[0].data = Vec::new().into();

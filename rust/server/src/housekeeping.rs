@@ -14,7 +14,7 @@ use crate::status::Phase;
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Growth since the last time that is worth the milliseconds.
-const WORTH_BYTES: usize = 32 << 20;
+const WORTH_BYTES: usize = 24 << 20;
 /// Connections that leave about as much behind when they have closed (24 kB each, measured).
 const CROWD: usize = 1_000;
 
