@@ -68,6 +68,8 @@ def flood(aim: Aim, name: str, opening: bytes, burst: Callable[[int], bytes]) ->
                 tally.sent_bytes += len(sent)
                 tally.requests += 1
                 _read_away(opened)
+            # All of it may lie in the sockets' buffers before the first word of the end is there.
+            outcome = "closed" if _is_closed(opened) else outcome
         except TimeoutError:
             outcome = f"{name}: not read"
         except OSError:
@@ -87,6 +89,16 @@ def _read_away(opened: socket.socket) -> None:
                     raise ConnectionError("closed")
     finally:
         opened.settimeout(WRITE_LIMIT_S)
+
+
+def _is_closed(opened: socket.socket) -> bool:
+    """Reads until the server ends the connection, or says nothing for long."""
+    try:
+        while opened.recv(1 << 16):
+            pass
+    except TimeoutError:
+        return False
+    return True
 
 
 def control_frames(aim: Aim) -> Tally:
