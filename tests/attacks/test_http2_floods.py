@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.attacks.harness.aim import Aim, Tally
+from tests.attacks.harness.aim import Aim, Tally, is_closed_within
 from tests.attacks.harness.good import (
     ACK,
     DATA,
@@ -69,7 +69,7 @@ def flood(aim: Aim, name: str, opening: bytes, burst: Callable[[int], bytes]) ->
                 tally.requests += 1
                 _read_away(opened)
             # All of it may lie in the sockets' buffers before the first word of the end is there.
-            outcome = "closed" if _is_closed(opened) else outcome
+            outcome = "closed" if is_closed_within(opened, WRITE_LIMIT_S) else outcome
         except TimeoutError:
             outcome = f"{name}: not read"
         except OSError:
@@ -89,16 +89,6 @@ def _read_away(opened: socket.socket) -> None:
                     raise ConnectionError("closed")
     finally:
         opened.settimeout(WRITE_LIMIT_S)
-
-
-def _is_closed(opened: socket.socket) -> bool:
-    """Reads until the server ends the connection, or says nothing for long."""
-    try:
-        while opened.recv(1 << 16):
-            pass
-    except TimeoutError:
-        return False
-    return True
 
 
 def control_frames(aim: Aim) -> Tally:
