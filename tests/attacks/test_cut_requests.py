@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.attacks.harness.aim import Aim, Tally, grpc_outcome, http_outcome
+from tests.attacks.harness.aim import Aim, Tally, ask_both_ways, http_outcome
 from tests.raw_http2 import grpc_call
 from tests.requests_by_hand import Inference, Tensor
 
@@ -26,11 +26,7 @@ def rows_without_bytes(aim: Aim) -> Tally:
     for _ in range(aim.size):
         for shape in SHAPES:
             inference = Inference(MODEL, [Tensor("x", "FP32", shape)])
-            message = inference.message()
-            tally.add(grpc_outcome(aim.grpc, message), len(message))
-            body, fields = inference.body()
-            named = {name.replace("-", "_"): value for name, value in fields.items()}
-            tally.add(http_outcome(aim.http, "POST", inference.target, body, **named), len(body))
+            ask_both_ways(tally, aim, inference)
     return tally
 
 

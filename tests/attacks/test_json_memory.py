@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.attacks.harness.aim import Aim, Tally, grpc_outcome, http_outcome
+from tests.attacks.harness.aim import Aim, Tally, ask_both_ways, grpc_outcome, http_outcome
 from tests.graphs import identity
 from tests.requests_by_hand import Inference, Tensor
 
@@ -58,11 +58,7 @@ def elements(aim: Aim) -> Tally:
     """Raw BYTES elements of no bytes: four bytes each."""
     tally = Tally()
     inference = Inference("texts", [Tensor("x", "BYTES", (1, aim.size // 4), bytes(aim.size // 4 * 4))])
-    message = inference.message()
-    tally.add(grpc_outcome(aim.grpc, message), len(message))
-    body, fields = inference.body()
-    named = {name.replace("-", "_"): value for name, value in fields.items()}
-    tally.add(http_outcome(aim.http, "POST", inference.target, body, **named), len(body))
+    ask_both_ways(tally, aim, inference)
     return tally
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.attacks.harness import models
-from tests.attacks.harness.aim import Aim, Tally, grpc_outcome, http_outcome
+from tests.attacks.harness.aim import Aim, Tally, ask_both_ways
 from tests.raw_http2 import grpc_call
 from tests.requests_by_hand import Inference, Tensor
 
@@ -36,11 +36,7 @@ def bombs(aim: Aim) -> Tally:
         for model in [name for name in models.BOMBS if name != "collected" or count < 1e9]:
             rows = count // 1024 if model == "collected" else count
             inference = asked(model, rows)
-            message = inference.message()
-            tally.add(grpc_outcome(aim.grpc, message), len(message))
-            body, fields = inference.body()
-            named = {name.replace("-", "_"): value for name, value in fields.items()}
-            tally.add(http_outcome(aim.http, "POST", inference.target, body, **named), len(body))
+            ask_both_ways(tally, aim, inference)
     return tally
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.attacks.harness.aim import Aim, Tally, grpc_outcome, http_outcome
+from tests.attacks.harness.aim import Aim, Tally, ask_both_ways, grpc_outcome
 from tests.graphs import constant, model, node, value
 from tests.requests_by_hand import Inference, Tensor
 
@@ -44,11 +44,7 @@ def without_elements(aim: Aim) -> Tally:
     for name, shapes in SHAPES.items():
         for shape in shapes:
             inference = Inference(name, [Tensor("x", "FP32", shape)])
-            message = inference.message()
-            tally.add(grpc_outcome(aim.grpc, message), len(message))
-            body, fields = inference.body()
-            named = {name.replace("-", "_"): found for name, found in fields.items()}
-            tally.add(http_outcome(aim.http, "POST", inference.target, body, **named), len(body))
+            ask_both_ways(tally, aim, inference)
     return tally
 
 

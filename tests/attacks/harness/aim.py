@@ -16,6 +16,7 @@ from tests.raw_http2 import INFER, Ended, Http2Connection, framed, grpc_headers
 
 if TYPE_CHECKING:
     from tests.raw_http2 import Http2Answer
+    from tests.requests_by_hand import Inference
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,15 @@ def grpc_outcome(address: str, message: bytes, path: str = INFER, *, is_compress
         return "no answer"
     except (Ended, OSError):
         return "closed"
+
+
+def ask_both_ways(tally: Tally, aim: Aim, inference: Inference) -> None:
+    """Sends one inference over gRPC and over HTTP, and counts both."""
+    message = inference.message()
+    tally.add(grpc_outcome(aim.grpc, message), len(message))
+    body, fields = inference.body()
+    named = {name.replace("-", "_"): value for name, value in fields.items()}
+    tally.add(http_outcome(aim.http, "POST", inference.target, body, **named), len(body))
 
 
 def word_of_grpc(answer: Http2Answer) -> str:
