@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from h2.exceptions import StreamClosedError
 
 from tests import graphs
 from tests.attacks.harness.aim import Aim, Tally, as_json, grpc_outcome, http_outcome
 from tests.oracle import metric
 from tests.raw_http import connected, head
+from tests.raw_http2 import Http2Connection, framed, grpc_headers
 from tests.repositories import load, unload
 from tests.requests_by_hand import Inference, Tensor
 
@@ -29,21 +31,37 @@ EXPLICIT = ("--model-control-mode", "explicit", "--load-models", "identity_FP32"
 TURNS = 100_000
 MODELS = 12
 SETTLE = 20
+CANCEL = 8
 SHARED_BYTES = (1 << 31) - 1
 
 
 def abandoned_orders(aim: Aim) -> Tally:
-    """Orders to load and unload, whose callers hang up when all of them have been given."""
+    """Orders to load and unload, whose callers leave when all of them have been given: they hang up, or cancel."""
     tally = Tally()
     with ExitStack() as stack:
+        calls = stack.enter_context(Http2Connection(aim.grpc))
+        streams = []
         for index in range(aim.size):
-            order = ("load", "unload")[index // MODELS % 2]
-            data = head("POST", f"/v2/repository/models/slow-{index % MODELS}/{order}", {"content-length": "0"})
-            stack.enter_context(connected(aim.http)).sendall(data)
+            order, name = ("load", "unload")[index // MODELS % 2], f"slow-{index % MODELS}"
+            if index % 3 == 0:
+                data = head("POST", f"/v2/repository/models/{name}/{order}", {"content-length": "0"})
+                stack.enter_context(connected(aim.http)).sendall(data)
+            else:
+                data = framed(b"\x12" + bytes([len(name)]) + name.encode())
+                rpc = grpc_headers(f"/inference.GRPCInferenceService/RepositoryModel{order.title()}")
+                connection = stack.enter_context(Http2Connection(aim.grpc)) if index % 3 == 1 else calls
+                stream = connection.open(rpc)
+                connection.send(stream, data)
+                streams += [stream] if connection is calls else []
             tally.add("sent", len(data))
         # The loops have read them all when this one is answered; the first order still runs.
         for _ in range(SETTLE):
             assert http_outcome(aim.http, "GET", "/v2/health/live") == "ok"
+        for stream in streams:
+            # Those that were refused, because too many wait, have ended.
+            with suppress(StreamClosedError):
+                calls.h2.reset_stream(stream, CANCEL)
+        calls.flush()
     tally.add("honest " + http_outcome(aim.http, "POST", "/v2/repository/models/honest/load"), 0)
     return tally
 

@@ -151,22 +151,26 @@ impl Call {
 
     /// As [`Self::answer`], about a model that is loaded because somebody asks.
     async fn answer_once_loaded(
-        self,
+        mut self,
         rpc: Unary,
         (name, version): (String, Option<u64>),
         pieces: Pieces,
         reservation: Reservation,
     ) {
-        match self.context.process().models.find(&name, version, self.deadline).await {
-            Ok(_) => self.answer(rpc, &pieces, reservation),
-            Err(error) => self.refuse(&error),
+        let found = self.context.process().models.find(&name, version, self.deadline);
+        match self.responder.unless_gone(found).await {
+            Some(Ok(_)) => self.answer(rpc, &pieces, reservation),
+            Some(Err(error)) => self.refuse(&error),
+            None => {}
         }
     }
 
-    /// As [`Self::serve`], for what takes time: models are loaded and drained.
-    async fn serve_slow(self, rpc: Slow, pieces: Pieces, reservation: Reservation) {
-        let answer = service::answer_slow(self.context.process(), rpc, pieces).await;
-        self.answered(answer, reservation);
+    /// As [`Self::serve`], for what takes time: models are loaded and drained, unless the caller leaves before it begins.
+    async fn serve_slow(mut self, rpc: Slow, pieces: Pieces, reservation: Reservation) {
+        let answer = service::answer_slow(self.context.process(), rpc, pieces);
+        if let Some(answer) = self.responder.unless_gone(answer).await {
+            self.answered(answer, reservation);
+        }
     }
 
     /// Submits the request, if all of it is in the message.

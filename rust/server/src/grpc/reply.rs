@@ -3,6 +3,7 @@
 //! An answer that the reader has room for is handed to the connection at once, with its header and trailers; only a
 //! lagging reader costs a task. Must not block, and must not touch the pipeline: replies are given from inside it.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
@@ -81,6 +82,15 @@ impl Responder {
     /// Whether the caller has reset the stream or lost the connection.
     pub(crate) fn is_gone(&mut self) -> bool {
         self.respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    /// Carries out `work` while the caller is there; `None` once it has left, and with it goes the work.
+    pub(super) async fn unless_gone<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            _ = poll_fn(|cx| self.respond.poll_reset(cx)) => None,
+            done = work => Some(done),
+        }
     }
 
     fn head(&self) -> Response<()> {

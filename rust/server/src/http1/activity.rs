@@ -13,7 +13,7 @@ use super::heads::{Fault, Heads};
 /// When the server closes: how long an idle connection stays, so that a request that is under way still arrives.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How often a peer that has closed its side is looked for.
+/// How often a peer that says no more is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Where "never" lies: far enough, and still safe to add to.
@@ -32,7 +32,7 @@ pub(super) struct Activity {
     knows_interim_answers: Cell<bool>,
     /// Whether the next answer is the last.
     is_ending: Cell<bool>,
-    /// When a peer that has closed its side is next looked for.
+    /// When a peer that says no more is next looked for.
     look_at: Cell<Option<Instant>>,
     heads: RefCell<Heads>,
 }
@@ -92,9 +92,11 @@ impl Activity {
         self.is_ending.get()
     }
 
-    /// Nothing more will be read; the answer is still due.
-    pub(super) fn peer_closed_its_side(&self) {
-        self.look_at.set(Some(Instant::now() + LOOK_EVERY));
+    /// Nothing more will be read for now, so that nobody sees whether the peer leaves; the answer is still due.
+    pub(super) fn peer_says_no_more(&self) {
+        if self.look_at.get().is_none() {
+            self.look_at.set(Some(Instant::now() + LOOK_EVERY));
+        }
     }
 
     /// Whether no request is on its way.
@@ -131,7 +133,7 @@ pub(super) enum Due {
     Idle,
     /// The connection is old enough.
     Age,
-    /// A peer that has closed its side is to be looked for.
+    /// A peer that says no more is to be looked for.
     Look,
 }
 
@@ -261,12 +263,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_closed_its_side_is_looked_for_until_its_answer_is_made() {
+    async fn a_peer_that_says_no_more_is_looked_for_until_its_answer_is_made() {
         let start = Instant::now();
         let mut schedule = Schedule::new(&limits(), start);
         let activity = Rc::new(Activity::new(start));
         let _request = activity.request_begins(true);
-        activity.peer_closed_its_side();
+        activity.peer_says_no_more();
         assert_eq!(schedule.next(&activity), after(start, 100));
         assert_eq!(schedule.due(&activity, after(start, 100)), Some(Due::Look));
         assert_eq!(schedule.due(&activity, after(start, 150)), None);

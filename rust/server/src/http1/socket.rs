@@ -64,6 +64,10 @@ impl Refusals {
 /// that is gone answers with a reset. Every client has to pass over it (RFC 9110, section 15.2).
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// Bytes that are read ahead to see whether their sender is there. Whoever sends more without an answer is asked as one who
+/// has closed its side is.
+const AHEAD_BYTES: usize = 4 << 10;
+
 /// A socket between hyper and the connection, which keeps a look at it while hyper has none.
 #[derive(Debug)]
 pub(super) struct Observed<Io>(Rc<RefCell<Inner<Io>>>);
@@ -75,8 +79,8 @@ struct Inner<Io> {
     refusals: Refusals,
     /// What is left to write of a completed refusal.
     refusal: Option<Bytes>,
-    /// A byte that was read to see whether the peer is there.
-    ahead: Option<u8>,
+    /// What was read to see whether the peer is there: a later request, while one is worked on.
+    ahead: Vec<u8>,
     /// The peer has closed its side: it is gone, or waits for its answer.
     has_ended: bool,
     /// hyper has something to write and no room for it.
@@ -98,7 +102,7 @@ impl<Io> Observed<Io> {
             activity,
             refusals,
             refusal: None,
-            ahead: None,
+            ahead: Vec::new(),
             has_ended: false,
             is_blocked: false,
             is_told: false,
@@ -111,30 +115,30 @@ impl<Io: AsyncRead + Unpin> Observed<Io> {
     /// Looks whether the peer is there while its request is worked on, when hyper does not. Ready: it is gone.
     pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut inner = self.0.borrow_mut();
-        if inner.has_ended || inner.ahead.is_some() || !inner.activity.is_worked_on() {
+        if !inner.activity.is_worked_on() {
             return Poll::Pending;
         }
-        let mut byte = [0];
-        let mut buffer = ReadBuf::new(&mut byte);
-        match Pin::new(&mut inner.io).poll_read(cx, &mut buffer) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Err(_)) => return Poll::Ready(()),
-            Poll::Ready(Ok(())) => {}
+        while !inner.has_ended && inner.ahead.len() < AHEAD_BYTES {
+            let mut bytes = [0; 256];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut inner.io).poll_read(cx, &mut buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => inner.has_ended = true,
+                Poll::Ready(Ok(())) => {
+                    inner.ahead.extend_from_slice(buffer.filled());
+                    // hyper may be the one who waits for it.
+                    cx.waker().wake_by_ref();
+                }
+            }
         }
-        if let Some(&byte) = buffer.filled().first() {
-            inner.ahead = Some(byte);
-            // hyper may be the one who waits for it.
-            cx.waker().wake_by_ref();
-        } else {
-            inner.has_ended = true;
-            inner.activity.peer_closed_its_side();
-        }
+        inner.activity.peer_says_no_more();
         Poll::Pending
     }
 }
 
 impl<Io: AsyncWrite + Unpin> Observed<Io> {
-    /// Whether a peer that has closed its side is gone altogether, as far as can be told.
+    /// Whether a peer that says no more is gone altogether, as far as can be told.
     pub(super) fn is_gone(&self, cx: &mut Context<'_>) -> bool {
         let mut inner = self.0.borrow_mut();
         if inner.is_blocked {
@@ -184,14 +188,12 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Observed<Io> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let inner = &mut *self.0.borrow_mut();
         let before = buffer.filled().len();
-        match inner.ahead.take() {
-            Some(byte) => {
-                buffer.put_slice(&[byte]);
-                // What follows it, if that is here; an error is told by the next read.
-                let _ = Pin::new(&mut inner.io).poll_read(cx, buffer);
-            }
-            None if inner.has_ended => return Poll::Ready(Ok(())),
-            None => ready!(Pin::new(&mut inner.io).poll_read(cx, buffer))?,
+        if !inner.ahead.is_empty() {
+            let count = inner.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&inner.ahead[..count]);
+            inner.ahead.drain(..count);
+        } else if !inner.has_ended {
+            ready!(Pin::new(&mut inner.io).poll_read(cx, buffer))?;
         }
         let read = &buffer.filled()[before..];
         if !read.is_empty() {
