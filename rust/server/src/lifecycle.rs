@@ -147,6 +147,11 @@ impl Models {
         self.0.orders.end();
     }
 
+    /// Deletes the files that came with loads, for the end of the process.
+    pub(crate) fn discard_uploads(&self) {
+        self.0.orders.quota.discard();
+    }
+
     /// Forgets all models, for the end of the server; returns what served.
     pub(crate) fn take_all(&self) -> Vec<Arc<Version>> {
         self.change(|catalog| {

@@ -168,6 +168,7 @@ impl Server {
         if loading > 0 {
             tracing::error!("the server ends while a model is still being loaded");
         }
+        self.process.models.discard_uploads();
         self.left_behind.store(left + loading, Ordering::Relaxed);
         self.process.tracer.flush();
         if let Some(log) = &self.process.access_log {

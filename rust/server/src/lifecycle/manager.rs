@@ -123,6 +123,13 @@ impl Manager {
         }
     }
 
+    /// Deletes what servers that died have left behind, where there could be such things.
+    pub(crate) fn clear_left_behind(&self) {
+        if self.settings().server.model_control_mode == ModelControlMode::Explicit {
+            upload::clear_left_behind();
+        }
+    }
+
     /// Carries out orders until the server ends.
     pub(crate) fn run(&mut self, inbox: &Inbox) {
         let server = &self.settings().server;

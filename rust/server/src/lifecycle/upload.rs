@@ -1,14 +1,18 @@
 //! Model files that come with a load request instead of lying in the repository. They are bounded, and go with the model.
 
+use std::io;
 use std::path::{Component, Path};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use mlserve_core::error::{Error, Kind, Result, quoted};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use self::depot::Depot;
 use super::repository::Source;
+
+mod depot;
 
 /// Files that one load may bring: a model, its external data, labels.
 const MAX_FILES: usize = 1_000;
@@ -24,6 +28,8 @@ const DISK_PARTS_KEPT: u64 = 20;
 pub(crate) struct Quota {
     most_bytes: u64,
     taken: Mutex<Taken>,
+    /// Where the files are; it goes with the last of them.
+    depot: Mutex<Weak<Depot>>,
 }
 
 #[derive(Debug, Default)]
@@ -43,13 +49,14 @@ pub(crate) struct Share {
 #[derive(Debug)]
 pub(crate) struct Upload {
     _folder: TempDir,
+    _depot: Arc<Depot>,
     _share: Share,
 }
 
 impl Quota {
     /// `most_bytes`: `limits.upload_bytes`.
     pub(crate) fn new(most_bytes: u64) -> Self {
-        Self { most_bytes, taken: Mutex::default() }
+        Self { most_bytes, taken: Mutex::default(), depot: Mutex::default() }
     }
 
     /// Takes the share of `files`, from before they wait until they are deleted.
@@ -83,6 +90,30 @@ impl Quota {
     }
 }
 
+impl Quota {
+    fn depot(&self) -> io::Result<Arc<Depot>> {
+        let mut present = self.depot.lock();
+        if let Some(depot) = present.upgrade() {
+            return Ok(depot);
+        }
+        let depot = Arc::new(Depot::make(&std::env::temp_dir())?);
+        *present = Arc::downgrade(&depot);
+        Ok(depot)
+    }
+
+    /// Deletes all files at once, whoever still reads them: the process ends.
+    pub(super) fn discard(&self) {
+        if let Some(depot) = self.depot.lock().upgrade() {
+            drop(std::fs::remove_dir_all(depot.path()));
+        }
+    }
+}
+
+/// Deletes the files that servers of this user left behind when they died.
+pub(super) fn clear_left_behind() {
+    depot::clear(&std::env::temp_dir());
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         let mut taken = self.quota.taken.lock();
@@ -96,8 +127,13 @@ impl Drop for Share {
 /// **Errors:** a path that leads elsewhere; the disk is full, or would nearly be.
 pub(super) fn store(name: &str, files: &[(String, Bytes)], share: Share) -> Result<(Source, Arc<Upload>)> {
     let paths = files.iter().map(|(path, _)| checked(path)).collect::<Result<Vec<_>>>()?;
-    let failed = |error: std::io::Error| Error::internal(format!("the files of the load could not be stored: {error}"));
-    let folder = tempfile::Builder::new().prefix("mlserve-upload-").tempdir().map_err(failed)?;
+    let failed = |error: io::Error| {
+        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let kind = if is_full { Kind::OutOfBudget } else { Kind::Internal };
+        Error::new(kind, format!("the files of the load could not be stored: {error}"))
+    };
+    let depot = share.quota.depot().map_err(failed)?;
+    let folder = tempfile::Builder::new().prefix("load-").tempdir_in(depot.path()).map_err(failed)?;
     check_disk(folder.path(), share.bytes)?;
     let root = folder.path().join(name);
     std::fs::create_dir(&root).map_err(failed)?;
@@ -109,7 +145,7 @@ pub(super) fn store(name: &str, files: &[(String, Bytes)], share: Share) -> Resu
         std::fs::write(target, content).map_err(failed)?;
     }
     let source = Source { name: name.to_owned(), named: root.clone(), path: root, trusted: Arc::new([]), fault: None };
-    Ok((source, Arc::new(Upload { _folder: folder, _share: share })))
+    Ok((source, Arc::new(Upload { _folder: folder, _depot: depot, _share: share })))
 }
 
 /// Refuses what would fill the disk: others write to it too.

@@ -230,6 +230,7 @@ pub(super) fn manager(
         *startup.lock() = Some(Startup { begun, reports, took });
         settle.send_replace(true);
         if process.status.phase() < Phase::Closing {
+            manager.clear_left_behind();
             // An order that panics fails, the next ones are carried out.
             process.panics.until_done(Place::Manager, || manager.run(&orders));
         }
