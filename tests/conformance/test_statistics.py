@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +21,6 @@ from tests.requests_by_hand import Inference, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.conftest import ServerProcess, StartServer
 
@@ -144,3 +146,30 @@ def test_what_is_not_there_is_a_mistake_of_the_caller(
         ask(server, model, version)
     assert caught.value.message() == text
     assert caught.value.status() in {"400", "StatusCode.INVALID_ARGUMENT"}
+
+
+def test_a_crowd_shares_the_work_and_each_caller_sees_what_was_answered_before(server: ServerProcess) -> None:
+    lock, answered = threading.Lock(), [0]
+
+    def ask(over: Callable[[ServerProcess], Any], read: Callable[[Any], list[int]]) -> None:
+        for _ in range(5):
+            infer(server, 1)
+            with lock:
+                answered[0] += 2
+            before = answered[0]
+            (count,) = read(over(server))
+            assert count >= before
+
+    def of_messages(found: Any) -> list[int]:
+        return [each.inference_count for each in found if each.name == "mlp"]
+
+    def of_json(found: Any) -> list[int]:
+        return [each["inference_count"] for each in found if each["name"] == "mlp"]
+
+    with ThreadPoolExecutor(10) as pool:
+        asked = [pool.submit(ask, *way) for way in [(over_grpc, of_messages), (over_http, of_json)] * 5]
+        for each in asked:
+            each.result()
+    assert of_messages(over_grpc(server)) == of_json(over_http(server)) == [100]
+    tasks = Path(f"/proc/{server.process.pid}/task").glob("*/comm")
+    assert sum(task.read_text() == "statistics\n" for task in tasks) == 2, "one for each transport"

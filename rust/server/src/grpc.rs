@@ -82,8 +82,8 @@ impl Rpc {
     /// Whether it may change something.
     fn changes(self) -> bool {
         match self {
-            Rpc::Slow(slow) => slow != Slow::Index,
-            Rpc::Unary(unary) => unary.is_guarded() && unary != Unary::ModelStatistics,
+            Rpc::Slow(slow) => slow.changes(),
+            Rpc::Unary(unary) => unary.is_guarded(),
             _ => false,
         }
     }
@@ -107,7 +107,7 @@ const CALLS: [(&str, Rpc); 24] = [
     ("/inference.GRPCInferenceService/ServerMetadata", Rpc::Unary(Unary::ServerMetadata)),
     ("/inference.GRPCInferenceService/ModelMetadata", Rpc::Unary(Unary::ModelMetadata)),
     ("/inference.GRPCInferenceService/ModelConfig", Rpc::Unary(Unary::ModelConfig)),
-    ("/inference.GRPCInferenceService/ModelStatistics", Rpc::Unary(Unary::ModelStatistics)),
+    ("/inference.GRPCInferenceService/ModelStatistics", Rpc::Slow(Slow::Statistics)),
     ("/inference.GRPCInferenceService/RepositoryIndex", Rpc::Slow(Slow::Index)),
     ("/inference.GRPCInferenceService/RepositoryModelLoad", Rpc::Slow(Slow::Load)),
     ("/inference.GRPCInferenceService/RepositoryModelUnload", Rpc::Slow(Slow::Unload)),

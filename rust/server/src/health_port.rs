@@ -1,7 +1,7 @@
 //! The metrics port: health and metrics, on a thread that does nothing else.
 //!
 //! Probes are answered whatever else the port does. Each connection has one answer under way at most and gives way to the
-//! others before each; metrics are rendered elsewhere ([`scrape`]); when all places are taken, a newcomer gets the place
+//! others before each; metrics are rendered elsewhere ([`crate::renderer`]); when all places are taken, a newcomer gets the place
 //! of whoever did nothing for the longest time. Carries no request, so neither a long run nor a full loop can make a
 //! healthy server look dead.
 
@@ -31,7 +31,6 @@ use crate::panics::{Panics, Place, caught};
 use crate::process::Process;
 
 mod answer;
-mod scrape;
 mod socket;
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,7 @@ mod output;
 mod panics;
 mod process;
 mod proto;
+mod renderer;
 mod resources;
 pub mod server;
 pub mod settings;

@@ -10,6 +10,7 @@ use mlserve_core::pipeline::Shared;
 use mlserve_core::plan::Plan;
 
 use crate::access::AccessLog;
+use crate::extensions::statistics::Statistics;
 use crate::http::openapi::Document;
 use crate::lifecycle::Models;
 use crate::model_config::Configs;
@@ -53,4 +54,6 @@ pub struct Process {
     pub tracer: Tracing,
     /// The description of its routes.
     pub(crate) openapi: Document,
+    /// Who tells the statistics of all models.
+    pub(crate) statistics: Statistics,
 }

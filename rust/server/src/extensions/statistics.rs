@@ -4,19 +4,94 @@
 //! together (gather), `compute_output` the cutting apart of its outputs (scatter).
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use bytes::Bytes;
 use mlserve_core::error::{Error, Result, quoted};
-use mlserve_core::plan::Endpoint;
+use mlserve_core::plan::{Endpoint, Plan};
 use mlserve_core::stats::batches::BatchTotal;
 use mlserve_core::stats::{HistogramTotal, Totals};
 use mlserve_core::version::Version;
+use parking_lot::Mutex;
 
+use super::json::{Members, to_json};
 use crate::grpc::model_version;
+use crate::panics::Place;
 use crate::process::Process;
 use crate::proto::{
     InferBatchStatistics, InferStatistics, MemoryUsage, ModelStatistics, ModelStatisticsRequest,
     ModelStatisticsResponse, StatisticDuration,
 };
+use crate::renderer::Renderer;
+
+/// How the statistics of all models are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As a `ModelStatisticsResponse`.
+    Message,
+    /// As the JSON of one.
+    Json,
+}
+
+/// Tells the statistics of all models: one thread for each form makes them, one after the other, for all who ask at the
+/// same time. It begins with the first who asks.
+#[derive(Debug, Default)]
+pub(crate) struct Statistics {
+    message: Mutex<Option<Arc<Renderer>>>,
+    json: Mutex<Option<Arc<Renderer>>>,
+}
+
+impl Statistics {
+    /// The statistics of all models, counted after this was called.
+    ///
+    /// **Errors:** they could not be made.
+    pub(crate) async fn of_all(process: &Arc<Process>, form: Form) -> Result<Bytes> {
+        let renderer = process.statistics.renderer(process, form)?;
+        renderer.text().await.ok_or_else(|| Error::internal("the statistics could not be made"))
+    }
+
+    fn renderer(&self, process: &Arc<Process>, form: Form) -> Result<Arc<Renderer>> {
+        let mut present = match form {
+            Form::Message => self.message.lock(),
+            Form::Json => self.json.lock(),
+        };
+        if let Some(renderer) = &*present {
+            return Ok(Arc::clone(renderer));
+        }
+        // The thread ends with the process, so it must not hold it.
+        let (plan, owner) = (Arc::clone(&process.plan), Arc::downgrade(process));
+        let failed = move |what: &str| {
+            if let Some(process) = owner.upgrade() {
+                process.panics.note(Place::Decoder, what);
+            }
+        };
+        let started = Renderer::start("statistics", move || of_plan(&plan, form), failed);
+        let renderer = started.map_err(|_| Error::internal("no thread could be started for the statistics"))?;
+        Ok(Arc::clone(present.insert(Arc::new(renderer))))
+    }
+}
+
+/// Written model by model: all of them at once as values would take many times the memory of the text.
+fn of_plan(plan: &ArcSwap<Plan>, form: Form) -> Vec<u8> {
+    let plan = plan.load_full();
+    let endpoints: BTreeMap<_, _> = plan.endpoints().collect();
+    let all = endpoints.values().flat_map(|endpoint| endpoint.ready()).map(|(_, version)| statistics(version));
+    let mut text = Vec::new();
+    match form {
+        Form::Message => all.for_each(|each| prost::encoding::message::encode(1, &each, &mut text)),
+        Form::Json => {
+            text.extend_from_slice(br#"{"model_stats":["#);
+            for (index, each) in all.enumerate() {
+                let json = to_json(&each, "ModelStatistics", Members::All).expect("the protocol's own message");
+                text.extend_from_slice(if index > 0 { b"," } else { b"" });
+                text.extend_from_slice(json.to_string().as_bytes());
+            }
+            text.extend_from_slice(b"]}");
+        }
+    }
+    text
+}
 
 /// Answers `ModelStatistics`; an empty name means all models.
 ///

@@ -96,6 +96,15 @@ pub(crate) fn framed(len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Message {
     Message { buffer, splices: SmallVec::new() }
 }
 
+/// A message that was made elsewhere, with its prefix; it is not copied.
+pub(crate) fn framed_bytes(message: Bytes) -> Message {
+    let mut framed = Message::default();
+    framed.buffer.push(0);
+    framed.buffer.extend_from_slice(&(message.len() as u32).to_be_bytes());
+    framed.splices.push((PREFIX_BYTES, message));
+    framed
+}
+
 /// A `ModelStreamInferResponse` that carries an error and names its row, prefix included.
 pub(crate) fn encode_stream_error(error: &Error, id: &str) -> Message {
     let code =

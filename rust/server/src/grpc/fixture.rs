@@ -131,6 +131,7 @@ impl Served {
             panics: crate::panics::Panics::default(),
             tracer,
             openapi: crate::http::openapi::Document::default(),
+            statistics: crate::extensions::statistics::Statistics::default(),
             shared: Arc::new(shared),
             plan,
             models,

@@ -17,13 +17,14 @@ use super::health;
 use super::reader::Reader;
 use super::reply::off_loop;
 use crate::event_loop::LoopContext;
-use crate::extensions::{config, logging, repository, shared_memory, statistics, trace};
+use crate::extensions::statistics::{Form, Statistics, model_statistics};
+use crate::extensions::{config, logging, repository, shared_memory, trace};
 use crate::process::Process;
 use crate::proto::model_metadata_response::TensorMetadata;
 use crate::proto::{
     ModelConfigRequest, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
-    ServerReadyResponse,
+    ModelStatisticsRequest, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
+    ServerReadyRequest, ServerReadyResponse,
 };
 
 /// Requests of these RPCs hold a name and a version; more than this is a mistake.
@@ -55,7 +56,6 @@ pub(super) enum Unary {
     ServerMetadata,
     ModelMetadata,
     ModelConfig,
-    ModelStatistics,
     SystemSharedMemoryStatus,
     SystemSharedMemoryRegister,
     SystemSharedMemoryUnregister,
@@ -67,12 +67,18 @@ pub(super) enum Unary {
     HealthCheck,
 }
 
+impl Slow {
+    /// Whether it may change something.
+    pub(super) fn changes(self) -> bool {
+        matches!(self, Slow::Load | Slow::Unload)
+    }
+}
+
 impl Unary {
     /// Whether it does more than tell what models there are.
     pub(super) fn is_guarded(self) -> bool {
         match self {
-            Unary::ModelStatistics
-            | Unary::SystemSharedMemoryStatus
+            Unary::SystemSharedMemoryStatus
             | Unary::SystemSharedMemoryRegister
             | Unary::SystemSharedMemoryUnregister
             | Unary::CudaSharedMemoryStatus
@@ -90,12 +96,11 @@ impl Unary {
         }
     }
 
-    /// Whether the answer goes through all models, or asks the system for memory or files.
+    /// Whether the answer asks the system for memory or files.
     pub(super) fn takes_time(self) -> bool {
         matches!(
             self,
-            Unary::ModelStatistics
-                | Unary::SystemSharedMemoryStatus
+            Unary::SystemSharedMemoryStatus
                 | Unary::SystemSharedMemoryRegister
                 | Unary::SystemSharedMemoryUnregister
                 | Unary::TraceSetting
@@ -103,9 +108,10 @@ impl Unary {
     }
 }
 
-/// A unary RPC of the model repository, whose answer takes time.
+/// A unary RPC whose answer takes time: it goes through all models, or changes some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slow {
+    Statistics,
     Index,
     Load,
     Unload,
@@ -144,7 +150,6 @@ pub(super) fn answer(process: &Process, rpc: Unary, request: &Pieces) -> Result<
         }
         Unary::ModelMetadata => message(&model_metadata(process, &parsed(request)?)?),
         Unary::ModelConfig => message(&config::model_config(process, &parsed(request)?)?),
-        Unary::ModelStatistics => message(&statistics::model_statistics(process, &parsed(request)?)?),
         Unary::SystemSharedMemoryStatus => message(&shared_memory::status(process, &parsed(request)?)?),
         Unary::SystemSharedMemoryRegister => message(&shared_memory::register(process, &parsed(request)?)?),
         Unary::SystemSharedMemoryUnregister => message(&shared_memory::unregister(process, &parsed(request)?)?),
@@ -162,6 +167,7 @@ pub(super) fn answer(process: &Process, rpc: Unary, request: &Pieces) -> Result<
 /// **Errors:** a request that is no such message; what was asked for was refused or failed.
 pub(super) async fn answer_slow(process: &Arc<Process>, rpc: Slow, request: Pieces) -> Result<Message> {
     Ok(match rpc {
+        Slow::Statistics => statistics_of(process, parsed(&request)?).await?,
         Slow::Index => message(&repository::index(process, parsed(&request)?).await?),
         Slow::Load => {
             let limit = process.settings.limits.max_body_bytes;
@@ -170,6 +176,15 @@ pub(super) async fn answer_slow(process: &Arc<Process>, rpc: Slow, request: Piec
         }
         Slow::Unload => message(&repository::unload(process, parsed(&request)?).await?),
     })
+}
+
+async fn statistics_of(process: &Arc<Process>, request: ModelStatisticsRequest) -> Result<Message> {
+    if request.name.is_empty() {
+        model_version(&request.version)?;
+        return Ok(encode::framed_bytes(Statistics::of_all(process, Form::Message).await?));
+    }
+    let shared = Arc::clone(process);
+    off_loop(process, move || Ok(message(&model_statistics(&shared, &request)?))).await
 }
 
 /// `request` as the message `T`.

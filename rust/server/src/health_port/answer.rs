@@ -7,11 +7,11 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use mlserve_core::failpoint;
 
-use super::scrape::Scraper;
 use crate::listen::Acceptor;
 use crate::metrics;
 use crate::panics::Place;
 use crate::process::Process;
+use crate::renderer::Renderer;
 use crate::status::Phase;
 
 /// What every route takes.
@@ -21,7 +21,7 @@ const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 #[derive(Debug)]
 pub(super) struct Answers {
     process: Arc<Process>,
-    scraper: Scraper,
+    metrics: Renderer,
 }
 
 /// The routes.
@@ -40,11 +40,11 @@ impl Answers {
         let rendered = Arc::clone(&process);
         let render = move || {
             failpoint!("scrape");
-            metrics::render(&rendered, &acceptor)
+            metrics::render(&rendered, &acceptor).into_bytes()
         };
         let counted = Arc::clone(&process);
-        let scraper = Scraper::start(render, move |what| counted.panics.note(Place::Health, what))?;
-        Ok(Self { process, scraper })
+        let metrics = Renderer::start("metrics", render, move |what| counted.panics.note(Place::Health, what))?;
+        Ok(Self { process, metrics })
     }
 
     pub(super) fn process(&self) -> &Arc<Process> {
@@ -71,7 +71,7 @@ impl Answers {
     }
 
     async fn metrics(&self) -> Response<Full<Bytes>> {
-        match self.scraper.scrape().await {
+        match self.metrics.text().await {
             Some(text) => response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text),
             None => {
                 json(StatusCode::INTERNAL_SERVER_ERROR, r#"{"error":"the metrics could not be rendered"}"#.to_owned())

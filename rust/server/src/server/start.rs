@@ -124,6 +124,7 @@ pub(super) fn process(
         shared: Arc::new(shared),
         tracer,
         openapi: crate::http::openapi::Document::default(),
+        statistics: crate::extensions::statistics::Statistics::default(),
         plan,
         models,
         clock,

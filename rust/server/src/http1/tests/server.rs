@@ -113,6 +113,7 @@ impl TestServer {
             panics: crate::panics::Panics::default(),
             tracer,
             openapi: crate::http::openapi::Document::default(),
+            statistics: crate::extensions::statistics::Statistics::default(),
             shared: Arc::clone(&shared),
             plan,
             models: no_models,
