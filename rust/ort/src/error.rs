@@ -11,7 +11,9 @@ pub enum LoadErrorKind {
     LibraryUnusable,
     /// ONNX Runtime is older than [`crate::MINIMUM_VERSION`].
     LibraryTooOld,
-    /// The model file cannot be read, is damaged, or contradicts itself.
+    /// A file of the model cannot be read; loading again may succeed.
+    ModelUnreadable,
+    /// The model file is damaged, or contradicts itself.
     ModelBroken,
     /// The model is sound, but mlserve or this runtime cannot serve it; the text says the way out.
     ModelUnsupported,
@@ -33,6 +35,10 @@ impl LoadError {
         Self { kind, text: text.into() }
     }
 
+    pub(crate) fn unreadable(text: impl Into<String>) -> Self {
+        Self::new(LoadErrorKind::ModelUnreadable, text)
+    }
+
     pub(crate) fn broken(text: impl Into<String>) -> Self {
         Self::new(LoadErrorKind::ModelBroken, text)
     }
@@ -52,6 +58,11 @@ impl LoadError {
     /// What kind of failure it is.
     pub fn kind(&self) -> LoadErrorKind {
         self.kind
+    }
+
+    /// Whether the same files may be loaded later: what was wrong lies in reading them.
+    pub fn may_pass(&self) -> bool {
+        matches!(self.kind, LoadErrorKind::ModelUnreadable | LoadErrorKind::ModelChanged)
     }
 
     /// What was wrong and what to do.

@@ -38,11 +38,10 @@ impl Weights {
         }
         let mut weights = Self::default();
         for file in files {
-            let broken = |error: &dyn std::fmt::Display| {
-                LoadError::broken(format!("the data file {}: {error}", file.path.display()))
-            };
-            weights.contents.push(content(file).map_err(|error| broken(&error))?);
-            weights.locations.push(CString::new(file.location.as_str()).map_err(|error| broken(&error))?);
+            let told = |error: &dyn std::fmt::Display| format!("the data file {}: {error}", file.path.display());
+            weights.contents.push(content(file).map_err(|error| LoadError::unreadable(told(&error)))?);
+            let location = CString::new(file.location.as_str()).map_err(|error| LoadError::broken(told(&error)))?;
+            weights.locations.push(location);
         }
         Ok(weights)
     }

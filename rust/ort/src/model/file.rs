@@ -20,19 +20,20 @@ const BUFFER_BYTES: usize = 64 << 10;
 ///
 /// **Errors:** not a readable file, empty, too large, or no ONNX model.
 pub(crate) fn read(path: &Path) -> Result<(Model, u64), LoadError> {
-    let unreadable = |error: &dyn std::fmt::Display| LoadError::broken(format!("{}: {error}", path.display()));
+    let unreadable = |error: &std::io::Error| LoadError::unreadable(format!("{}: {error}", path.display()));
+    let unfit = |reason: &str| LoadError::broken(format!("{}: {reason}", path.display()));
     let metadata = std::fs::metadata(path).map_err(|error| unreadable(&error))?;
     if !metadata.is_file() {
-        return Err(unreadable(&"is not a file"));
+        return Err(unfit("is not a file"));
     }
     let file_bytes = metadata.len();
     if file_bytes == 0 {
-        return Err(unreadable(&"the file is empty"));
+        return Err(unfit("the file is empty"));
     }
     if file_bytes > MAX_FILE_BYTES {
         let text =
             format!("has {file_bytes} bytes; a model file may have {MAX_FILE_BYTES}: store weights as external data");
-        return Err(unreadable(&text));
+        return Err(unfit(&text));
     }
     let mut buf = FileBuf::new(File::open(path).map_err(|error| unreadable(&error))?, file_bytes as usize);
     let model = Model::decode(&mut buf);

@@ -13,7 +13,7 @@ use mlserve_core::model::{Batching, ModelSpec};
 use mlserve_core::stats::Stats;
 use mlserve_core::tensor::{DataType, Shape};
 use mlserve_core::version::{NewVersion, Version};
-use mlserve_ort::{Execution, LoadOptions, LoadedModel, Optimization, SessionSettings};
+use mlserve_ort::{Execution, LoadError, LoadOptions, LoadedModel, Optimization, SessionSettings};
 
 use super::manager::Manager;
 use super::repository::Found;
@@ -37,6 +37,27 @@ pub struct LoadReport {
     pub result: Result<String, String>,
     /// How long it took.
     pub took: Duration,
+}
+
+/// Why a version was not loaded.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// For whoever runs the server.
+    pub(super) text: String,
+    /// Whether the same files may be loaded later.
+    pub(super) may_pass: bool,
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self { text, may_pass: false }
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self { text: error.text().to_owned(), may_pass: error.may_pass() }
+    }
 }
 
 /// One version to be loaded.
@@ -63,7 +84,7 @@ impl Job<'_> {
     /// Loads it on a thread of its own; calls `warming` there once its session is made.
     ///
     /// **Errors:** a text for whoever runs the server: what is wrong, and with which file.
-    pub(super) fn run(&self, manager: &Manager, warming: &mut (dyn FnMut() + Send)) -> Result<Arc<Version>, String> {
+    pub(super) fn run(&self, manager: &Manager, warming: &mut (dyn FnMut() + Send)) -> Result<Arc<Version>, Failure> {
         // Made before any thread's priority is lowered, so that the runtime's own threads have the normal one.
         let runtime = manager.runtime.as_ref().map_err(|error| error.text().to_owned())?;
         std::thread::scope(|scope| {
@@ -76,7 +97,7 @@ impl Job<'_> {
             let loading = loading.map_err(|error| format!("no thread could be started for loading: {error}"))?;
             loading.join().unwrap_or_else(|payload| {
                 manager.note_panic(&*payload);
-                Err(PANICKED.to_owned())
+                Err(PANICKED.to_owned().into())
             })
         })
     }
@@ -86,11 +107,10 @@ impl Job<'_> {
         manager: &Manager,
         runtime: &Arc<mlserve_ort::Runtime>,
         warming: &mut dyn FnMut(),
-    ) -> Result<Arc<Version>, String> {
-        failpoint!("load", error => return Err(error.text().to_owned()));
+    ) -> Result<Arc<Version>, Failure> {
+        failpoint!("load", error => return Err(error.text().to_owned().into()));
         let begun = manager.clock().now();
-        let loaded = mlserve_ort::load_watched(runtime, &self.found.path, &self.options(), warming);
-        let mut loaded = loaded.map_err(|error| error.text().to_owned())?;
+        let mut loaded = mlserve_ort::load_watched(runtime, &self.found.path, &self.options(), warming)?;
         let samples = self.configure(&mut loaded)?;
         within_reach(&loaded, manager.settings().limits.max_tensors)?;
         self.tell_of_batching(&loaded.batching);

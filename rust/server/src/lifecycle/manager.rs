@@ -4,7 +4,7 @@
 //! of the plan swaps them, and a load that fails changes nothing but the index, the log and the metrics.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,6 +46,8 @@ pub(crate) struct Manager {
     told: Vec<String>,
     /// The odd entries that the last look found.
     odd: BTreeMap<String, String>,
+    /// Versions that could not be read when they were to be loaded.
+    unreadable: BTreeSet<(String, u64)>,
     /// Models that are asked for and for which there is no room yet: from when on there may be, in the order of asking.
     postponed: Vec<(Instant, String)>,
 }
@@ -76,7 +78,16 @@ impl Manager {
     /// A manager of the models of `process`. To be made on a thread of normal priority.
     pub(crate) fn new(process: Arc<Process>, runtime: Result<Arc<Runtime>, LoadError>) -> Self {
         let (models, odd) = (process.models.clone(), process.models.look(|catalog| catalog.odd.clone()));
-        Self { models, process, runtime, looked: BTreeMap::new(), told: Vec::new(), odd, postponed: Vec::new() }
+        Self {
+            models,
+            process,
+            runtime,
+            looked: BTreeMap::new(),
+            told: Vec::new(),
+            odd,
+            unreadable: BTreeSet::new(),
+            postponed: Vec::new(),
+        }
     }
 
     pub(super) fn clock(&self) -> &Clock {

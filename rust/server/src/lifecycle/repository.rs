@@ -140,12 +140,17 @@ pub(crate) fn list_all(settings: &Settings) -> Result<Listing, String> {
 /// **Errors:** no name for a model; there is no such model.
 pub(crate) fn source(settings: &Settings, name: &str) -> Result<Source, Error> {
     check_name(name).map_err(Error::invalid)?;
-    let mut listing = list(settings).map_err(Error::internal)?;
+    // Begins with Triton's text; its scripts match on it.
+    let text = |reason: &str| format!("failed to load '{name}', failed to poll from model repository: {reason}");
+    let mut listing = list(settings).map_err(|problem| {
+        let path = settings.server.models_path.as_deref().unwrap_or(Path::new("")).display().to_string();
+        tracing::warn!(problem, "the repository cannot be read");
+        // Where it lies is not for callers.
+        Error::internal(text(problem.strip_prefix(&path).unwrap_or(&problem).trim_start_matches(": ")))
+    })?;
     listing.models.remove(name).ok_or_else(|| {
         let reason = listing.odd.get(name).map_or("no such model", String::as_str);
-        // Begins with Triton's text; its scripts match on it.
-        let text = format!("failed to load '{name}', failed to poll from model repository: {reason}");
-        Error::new(Kind::NotFound, text)
+        Error::new(Kind::NotFound, text(reason))
     })
 }
 
@@ -203,6 +208,11 @@ fn version_at(source: &Source, roots: &Roots, version: u64, folder: &Path, file:
     roots.check(&path)?;
     let (print, bytes) = Print::with_bytes(folder);
     Ok(Found { name: source.name.clone(), version, path, bytes, print })
+}
+
+/// Whether nothing is at `path`. What cannot be looked at may be there.
+pub(crate) fn is_gone(path: &Path) -> bool {
+    path.metadata().is_err_and(|error| layout::is_missing(&error))
 }
 
 /// The settings of one model, or the defaults.

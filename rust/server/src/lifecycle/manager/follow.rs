@@ -4,6 +4,8 @@
 //! alone. What is damaged all the same fails to load, and is tried again when it changes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 
 use mlserve_core::failpoint;
@@ -13,7 +15,7 @@ use super::{Cause, Manager, Offer};
 use crate::lifecycle::catalog::{Entry, Model};
 use crate::lifecycle::print::Print;
 use crate::lifecycle::public;
-use crate::lifecycle::repository::{self, Listing, Source};
+use crate::lifecycle::repository::{self, Found, Listing, Source, is_gone};
 
 /// What a look at a model's files found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +68,7 @@ impl Manager {
     fn follow_removals(&mut self, listing: &Listing, problems: &mut Vec<String>) {
         let mut kept = BTreeSet::new();
         for (name, named) in self.gone(listing) {
-            let is_there = |source: &Source| source.named == named && source.path.exists();
+            let is_there = |source: &Source| source.named == named && !is_gone(&source.path);
             if self.settings().server.repository_follow_empty || listing.models.values().any(is_there) {
                 self.follow_removal(&name);
             } else {
@@ -85,7 +87,7 @@ impl Manager {
     fn gone(&self, listing: &Listing) -> Vec<(String, PathBuf)> {
         self.models.look(|catalog| {
             // What is there but cannot be served any more is a problem, and no reason to stop.
-            let missing = catalog.iter().filter(|(_, model)| !model.source.path.exists());
+            let missing = catalog.iter().filter(|(_, model)| is_gone(&model.source.path));
             let gone =
                 missing.filter(|(name, model)| !listing.models.contains_key(*name) || model.serving().count() > 0);
             gone.map(|(name, model)| (name.to_owned(), model.source.named.clone())).collect()
@@ -145,7 +147,7 @@ impl Manager {
         let versions = offer.versions.iter().map(|found| (found.version, found.print)).collect();
         let look = Look { own: offer.print, versions };
         let is_applied = self.models.look(|catalog| catalog.get(name).is_some_and(|model| look.is_applied(model)));
-        if !self.is_settled(name, look) || is_applied {
+        if !self.is_settled(name, look) || (is_applied && !self.has_become_readable(offer)) {
             return;
         }
         self.know(&offer.source);
@@ -154,6 +156,24 @@ impl Manager {
         } else {
             drop(self.load(offer, Cause::Change));
         }
+    }
+
+    /// Notes whether a version could be read when it was loaded.
+    pub(super) fn note_readable(&mut self, found: &Found, is_readable: bool) {
+        let key = (found.name.clone(), found.version);
+        if is_readable {
+            self.unreadable.remove(&key);
+        } else {
+            self.unreadable.insert(key);
+        }
+    }
+
+    /// Whether a version that could not be read before can be now. Its files need not have changed: a network or a disk
+    /// may have been away for a moment.
+    fn has_become_readable(&self, offer: &Offer) -> bool {
+        let was_not = |found: &&Found| self.unreadable.contains(&(found.name.clone(), found.version));
+        let can_be = |found: &Found| File::open(&found.path).and_then(|mut file| file.read(&mut [0])).is_ok();
+        !self.unreadable.is_empty() && offer.versions.iter().filter(was_not).any(can_be)
     }
 
     /// A model that is gone from the repository: believed at the second look, as a mount may be swapped just now.

@@ -11,7 +11,7 @@ use mlserve_core::version::Version;
 
 use super::{Cause, Manager, Offer};
 use crate::lifecycle::catalog::{Entry, Model};
-use crate::lifecycle::load::{Job, LoadReport, batching};
+use crate::lifecycle::load::{Failure, Job, LoadReport, batching};
 use crate::lifecycle::print::Print;
 use crate::lifecycle::public;
 use crate::lifecycle::repository::Found;
@@ -86,7 +86,9 @@ impl Manager {
             in_background: cause == Cause::Change,
         };
         let room = self.make_room(name, found.bytes.saturating_sub(serving.unwrap_or(0)), cause);
-        let result = room.and_then(|()| job.run(self, &mut || place(State::Warming)));
+        let result = room.map_err(Failure::from).and_then(|()| job.run(self, &mut || place(State::Warming)));
+        self.note_readable(found, !result.as_ref().is_err_and(|failure| failure.may_pass));
+        let result = result.map_err(|failure| failure.text);
         let took = self.clock().now().saturating_duration_since(begun);
         let report = LoadReport {
             found: found.clone(),

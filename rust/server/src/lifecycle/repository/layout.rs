@@ -129,7 +129,9 @@ pub(super) fn numbered(entries: &[PathBuf]) -> impl Iterator<Item = (u64, PathBu
 fn version_number(folder: &Path) -> Option<u64> {
     let name = folder.file_name()?.to_str()?;
     let is_number = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) && !name.starts_with('0');
-    if is_number && folder.is_dir() { name.parse().ok() } else { None }
+    // One that cannot be looked at is one: what serves must not go for that.
+    let is_folder = || folder.metadata().map_or_else(|error| !is_missing(&error), |metadata| metadata.is_dir());
+    if is_number && is_folder() { name.parse().ok() } else { None }
 }
 
 /// Whether `file` is in `folder`, also as a link that leads nowhere.
@@ -139,16 +141,23 @@ fn holds(folder: &Path, file: &str) -> bool {
 
 /// As [`holds`], or it cannot be told.
 pub(super) fn may_hold(folder: &Path, file: &str) -> bool {
-    let missing = [ErrorKind::NotFound, ErrorKind::NotADirectory];
-    folder.join(file).symlink_metadata().map_or_else(|error| !missing.contains(&error.kind()), |_| true)
+    folder.join(file).symlink_metadata().map_or_else(|error| !is_missing(&error), |_| true)
+}
+
+/// Whether an error says that nothing is there.
+pub(super) fn is_missing(error: &std::io::Error) -> bool {
+    [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind())
 }
 
 /// What is in a folder, in order.
 ///
 /// **Errors:** it cannot be read; a text that names it.
 pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, String> {
-    let read = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let mut entries: Vec<PathBuf> = read.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    let unreadable = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let read = std::fs::read_dir(folder).map_err(unreadable)?;
+    // Half a list would look as if the rest were gone.
+    let mut entries: Vec<PathBuf> =
+        read.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(unreadable)?;
     entries.sort();
     Ok(entries)
 }
