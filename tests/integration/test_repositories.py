@@ -123,7 +123,28 @@ def test_odd_entries_are_told_and_the_rest_is_served(
     assert {name: infer(server, name).status for name in FAILED} == dict.fromkeys(FAILED, 503)
     assert all(metric(server, "mlserve_model_state", model=name, state="failed") == 1 for name in FAILED)
     assert ask(server.http, "GET", "/v2/health/ready").status == 200
-    assert "without a model is left out" in server.log.read_text()
+    log = server.log.read_text()
+    assert "without a model is left out" in log
+    assert log.count("README.md") == 1, "what is no model and takes no name is told once"
+
+
+def test_files_that_are_no_models_are_told_once_unless_they_may_be_a_models_data(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    folder, flat = tmp_path / "models", tmp_path / "flat"
+    put(folder, "good", 1, 2)
+    write(folder / ".hidden", b"")
+    server = start_server(folder, *MODES["poll"])
+    assert "left alone" not in server.log.read_text()
+    write(folder / "model.pt", b"of another kind")
+    eventually(lambda: "model.pt" in server.log.read_text(), limit_s=LIMIT_S, what="the file to be told")
+    put(folder, "next", 1, 3)
+    eventually(lambda: infer(server, "next").status == 200, limit_s=LIMIT_S, what="two more looks")
+    assert server.log.read_text().count("left alone") == 1
+    assert "model.pt" not in {name for name, _ in index(server)}
+    write(flat / "good.onnx", graphs.times(2))
+    write(flat / "weights.bin", b"")
+    assert "left alone" not in start_server(flat).log.read_text()
 
 
 def test_odd_entries_that_come_and_go_are_followed(start_server: StartServer, tmp_path: Path) -> None:

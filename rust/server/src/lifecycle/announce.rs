@@ -1,5 +1,7 @@
 //! What is served from the start on.
 
+use std::collections::BTreeSet;
+
 use mlserve_core::config::{ModelControlMode, Settings};
 use mlserve_core::plan::State;
 
@@ -21,8 +23,10 @@ pub(crate) fn announce(models: &Models, settings: &Settings) -> Result<(), Strin
     for (entry, reason) in &listing.odd {
         tracing::warn!(entry, reason, "the repository has an entry that cannot be served");
     }
+    listing.tell_of_others(&BTreeSet::new());
     models.change(|catalog| {
         catalog.odd = listing.odd;
+        catalog.left_alone = listing.left_alone;
         for (name, source) in listing.models {
             let pin = settings.models.get(&name).is_some_and(|model| model.pin);
             let found = repository::versions(&source, &repository::model_settings(settings, &name), None);

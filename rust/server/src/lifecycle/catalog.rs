@@ -119,6 +119,8 @@ impl Stay<'_> {
 pub(crate) struct Catalog {
     /// Why entries of the repository are no models, by their names on disk.
     pub(crate) odd: BTreeMap<String, String>,
+    /// Files of the repository that nobody takes for models, as they were at the start.
+    pub(crate) left_alone: BTreeSet<String>,
     models: BTreeMap<Arc<str>, Model>,
     changed: BTreeSet<Arc<str>>,
 }

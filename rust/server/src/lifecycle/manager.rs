@@ -46,6 +46,8 @@ pub(crate) struct Manager {
     told: Vec<String>,
     /// The odd entries that the last look found.
     odd: BTreeMap<String, String>,
+    /// The files that the last look left alone.
+    left_alone: BTreeSet<String>,
     /// Versions that could not be read when they were to be loaded.
     unreadable: BTreeSet<(String, u64)>,
     /// Models that are asked for and for which there is no room yet: from when on there may be, in the order of asking.
@@ -77,7 +79,8 @@ enum Cause {
 impl Manager {
     /// A manager of the models of `process`. To be made on a thread of normal priority.
     pub(crate) fn new(process: Arc<Process>, runtime: Result<Arc<Runtime>, LoadError>) -> Self {
-        let (models, odd) = (process.models.clone(), process.models.look(|catalog| catalog.odd.clone()));
+        let models = process.models.clone();
+        let (odd, left_alone) = models.look(|catalog| (catalog.odd.clone(), catalog.left_alone.clone()));
         Self {
             models,
             process,
@@ -85,6 +88,7 @@ impl Manager {
             looked: BTreeMap::new(),
             told: Vec::new(),
             odd,
+            left_alone,
             unreadable: BTreeSet::new(),
             postponed: Vec::new(),
         }

@@ -3,7 +3,7 @@
 //! Names are checked, and links that lead where nobody allowed are refused; no model file is opened here. What lies in a
 //! repository and cannot be served never hides what can: it is listed with the reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ mod layout;
 /// Longest name of a model.
 const MAX_NAME: usize = 128;
 
-/// Reasons that the text of a start without any model repeats.
+/// Reasons, or names, that a text repeats.
 const REASONS_TOLD: usize = 3;
 
 /// A model as it lies on disk.
@@ -69,6 +69,8 @@ pub(crate) struct Listing {
     pub(crate) models: BTreeMap<String, Source>,
     /// Why each entry is no model, by its name on disk.
     pub(crate) odd: BTreeMap<String, String>,
+    /// Files of other kinds, which nobody takes for models.
+    pub(crate) left_alone: BTreeSet<String>,
 }
 
 impl Source {
@@ -84,6 +86,16 @@ impl Source {
 }
 
 impl Listing {
+    /// Tells of the files that are left alone and were not before.
+    pub(crate) fn tell_of_others(&self, before: &BTreeSet<String>) {
+        let new: Vec<_> = self.left_alone.difference(before).collect();
+        if !new.is_empty() {
+            let examples = new.iter().take(REASONS_TOLD).map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+            let count = new.len();
+            tracing::warn!(count, examples, "files in the repository are no models, and are left alone");
+        }
+    }
+
     fn add(&mut self, source: Source, file: &str) {
         if self.models.contains_key(&source.name) {
             self.odd.insert(file.to_owned(), format!("there is another entry for the model '{}'", source.name));
@@ -256,7 +268,7 @@ fn models_at(path: &Path, trusted: &Arc<[PathBuf]>) -> Result<Listing, String> {
     let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let one = |name: String| {
         check_name(&name)?;
-        Ok(Listing { models: [(name.clone(), named_source(&name, path, trusted))].into(), odd: BTreeMap::new() })
+        Ok(Listing { models: [(name.clone(), named_source(&name, path, trusted))].into(), ..Listing::default() })
     };
     if metadata.is_file() {
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
@@ -280,10 +292,18 @@ fn models_at(path: &Path, trusted: &Arc<[PathBuf]>) -> Result<Listing, String> {
                 listing.odd.insert(file, reason.replace(&format!("{}/", path.display()), ""));
                 continue;
             }
-            Entry::Other => continue,
+            Entry::Other => {
+                listing.left_alone.insert(file);
+                continue;
+            }
+            Entry::Hidden => continue,
         };
         let source = named_source(&name, path, trusted);
         listing.add(Source { path: entry, fault, ..source }, &file);
+    }
+    if listing.models.values().any(|source| source.path.is_file()) {
+        // They may hold the weights of the models beside them.
+        listing.left_alone.clear();
     }
     Ok(listing)
 }

@@ -60,6 +60,8 @@ impl Manager {
             }
         }
         self.follow_removals(&listing, &mut problems);
+        listing.tell_of_others(&self.left_alone);
+        self.left_alone = listing.left_alone;
         self.follow_odd(listing.odd);
         self.tell(problems);
     }

@@ -22,14 +22,16 @@ pub(super) enum Entry {
     Broken(String, String),
     /// Nothing that could be a model, for this reason.
     Odd(String),
-    /// A hidden entry, or a file of another kind, such as a readme.
+    /// A file of another kind, such as a readme.
     Other,
+    /// What its name hides.
+    Hidden,
 }
 
 /// The entry at `path`, whose name is `file`. Links must lead to `roots`.
 pub(super) fn entry(path: &Path, file: &str, roots: &Roots) -> Entry {
     if file.starts_with('.') {
-        return Entry::Other;
+        return Entry::Hidden;
     }
     let metadata = match path.metadata() {
         Ok(metadata) => metadata,
