@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import eventually
 from tests.oracle import metric
 from tests.raw_http import ask
-from tests.raw_http2 import grpc_call
+from tests.raw_http2 import Http2Connection, framed, grpc_call, grpc_headers
 from tests.requests_by_hand import Inference, Tensor
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.server
 
 SOUND = Inference("mlp", [Tensor.of("x", np.ones((1, 8), np.float32), "FP32")])
+# RFC 9113, section 6.5.2.
+INITIAL_WINDOW_SIZE = 4
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -83,6 +85,30 @@ def test_every_request_has_its_line(start_server: StartServer, graph_folder: Pat
         assert grpc_call(server.grpc, SOUND.message()).grpc_status == 0
     assert len(waited_for(server, 100)) == 100
     assert metric(server, "mlserve_access_log_dropped_total") == 0
+
+
+def test_a_line_tells_that_an_answer_had_no_room_to_wait(start_server: StartServer, graph_folder: Path) -> None:
+    """Answers of five megabytes that nobody reads: the first waits, the second is more than its connection may hold."""
+    limits = ("--byte-budget", str(64 << 20), "--max-body-bytes", str(8 << 20))
+    server = start_server(graph_folder / "identity_FP32", "--access-log", *limits)
+    large = Inference("identity_FP32", [Tensor.of("x", np.ones((1, 1_300_000), np.float32), "FP32")])
+    body, fields = large.body()
+    headers = [(":method", "POST"), (":scheme", "http"), (":path", large.target), (":authority", "localhost")]
+    asked = {
+        "grpc": (grpc_headers(), framed(large.message())),
+        "http": ([*headers, *fields.items()], body),
+    }
+    for count, (protocol, (head, sent)) in enumerate(asked.items(), 1):
+        with Http2Connection(server.http, {INITIAL_WINDOW_SIZE: 0}) as connection:
+            streams = [connection.open(head) for _ in range(2)]
+            for stream in streams:
+                connection.send(stream, sent)
+                while not connection.answers[stream].headers:
+                    connection.receive()
+            found = [line for line in waited_for(server, 2 * count) if line["protocol"] == protocol]
+        assert sorted(line["code"] for line in found) == ["ok", "out_of_budget"], (protocol, found)
+        refused = next(line for line in found if line["code"] == "out_of_budget")
+        assert (refused["status"], refused["bytes_out"] < 1_000) == (14 if protocol == "grpc" else 503, True)
 
 
 def test_what_callers_send_forges_no_line(start_server: StartServer, graph_folder: Path) -> None:

@@ -13,12 +13,16 @@ use crate::budget::Reservation;
 use crate::entry::{answer_out_of_budget, answer_too_large};
 use crate::error::Result;
 use crate::model::{ModelSpec, TensorSpec};
+use crate::tensor::text_object_bytes;
 
 /// Powers of four of bytes per row of a request that are kept apart, from 256 bytes: one wide row says nothing of
 /// narrow ones.
 const SIZE_BUCKETS: usize = 8;
 /// What a row is taken for at most: more than any answer may have.
 const MOST_PER_ROW: usize = 1 << 31;
+
+/// Bytes of a text in wire form at least: its length.
+const LEAST_TEXT_BYTES: usize = 4;
 
 /// What is known of a version's answers.
 #[derive(Debug)]
@@ -46,16 +50,17 @@ impl Drop for Trial {
 impl Answers {
     /// Nothing seen yet.
     pub fn new(spec: &ModelSpec) -> Self {
-        let guess = row_bytes(spec, 1);
+        let guess = row_bytes(spec, 1, LEAST_TEXT_BYTES + text_object_bytes(1, LEAST_TEXT_BYTES));
         Self {
-            least: row_bytes(spec, 0),
+            least: row_bytes(spec, 0, LEAST_TEXT_BYTES),
             cells: [const { AtomicUsize::new(0) }; SIZE_BUCKETS].map(|_| AtomicUsize::new(guess)),
             latest: AtomicUsize::new(guess),
             is_tried: Arc::default(),
         }
     }
 
-    /// Bytes that the answer to a request of `rows` rows of `row_bytes` bytes is expected to have.
+    /// Bytes that the answer to a request of `rows` rows of `row_bytes` bytes is expected to take, with the texts that a run
+    /// makes it of.
     pub fn expected(&self, rows: usize, row_bytes: usize) -> usize {
         self.cell(row_bytes).load(Ordering::Relaxed).saturating_mul(rows)
     }
@@ -65,7 +70,7 @@ impl Answers {
         self.latest.load(Ordering::Relaxed)
     }
 
-    /// Learns from a run over `rows` rows of `row_bytes` bytes whose outputs had `bytes` bytes together.
+    /// Learns from a run over `rows` rows of `row_bytes` bytes whose outputs took `bytes` bytes together.
     pub(crate) fn learn(&self, rows: usize, row_bytes: usize, bytes: usize) {
         let seen = (bytes / rows.max(1)).min(MOST_PER_ROW);
         // Halfway is in whole bytes and reaches the end. Writers may lose each other's update.
@@ -120,13 +125,12 @@ impl Answers {
     }
 }
 
-/// Bytes of one row of all outputs; dimensions that the model leaves open count as `open`.
-fn row_bytes(spec: &ModelSpec, open: usize) -> usize {
+/// Bytes of one row of all outputs; dimensions that the model leaves open count as `open`, and texts as `text` bytes.
+fn row_bytes(spec: &ModelSpec, open: usize, text: usize) -> usize {
     let from = usize::from(spec.batching.has_rows());
     let bytes = |output: &TensorSpec| {
         let elements = output.shape.iter().skip(from).map(|&dimension| usize::try_from(dimension).unwrap_or(open));
-        // A text has at least the four bytes of its length.
-        elements.fold(output.datatype.size().unwrap_or(4), usize::saturating_mul)
+        elements.fold(output.datatype.size().unwrap_or(text), usize::saturating_mul)
     };
     spec.outputs.iter().map(bytes).fold(0, usize::saturating_add)
 }

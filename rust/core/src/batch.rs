@@ -1,9 +1,13 @@
 //! Copies the inputs of a batch together: the one copy that a tensor's bytes see. Hot path.
+//!
+//! Texts of a request that runs alone are not copied: a backend makes its own objects of them, wherever they lie.
+
+use bytes::Bytes;
 
 use crate::backend::{ALIGNMENT, TensorView};
 use crate::entry::Entry;
 use crate::model::ModelSpec;
-use crate::tensor::Shape;
+use crate::tensor::{DataType, Shape};
 
 /// Memory that is kept between batches; more is given back.
 const KEPT_BYTES: usize = 1 << 20;
@@ -18,6 +22,8 @@ pub struct Gathered {
 #[derive(Debug, Default)]
 struct GatheredInput {
     buffer: AlignedBuffer,
+    /// The texts of the only request, where they are.
+    texts: Bytes,
     shape: Shape,
 }
 
@@ -29,12 +35,12 @@ impl Gathered {
             self.inputs.resize_with(self.used, GatheredInput::default);
         }
         for (index, gathered) in self.inputs[..self.used].iter_mut().enumerate() {
-            let bytes = entries.iter().map(|entry| entry.inputs[index].data.len()).sum();
-            gathered.buffer.reset(bytes);
-            for entry in entries {
-                for piece in entry.inputs[index].data.pieces() {
-                    gathered.buffer.append(piece);
-                }
+            gathered.texts = match entries {
+                [only] if spec.inputs[index].datatype == DataType::Bytes => only.inputs[index].data.to_contiguous(),
+                _ => Bytes::new(),
+            };
+            if gathered.texts.is_empty() {
+                gathered.copy(entries, index);
             }
             gathered.shape.clone_from(&entries[0].inputs[index].shape);
             if spec.batching.has_rows()
@@ -50,13 +56,36 @@ impl Gathered {
         self.inputs[..self.used].iter().zip(&spec.inputs).map(|(gathered, spec)| TensorView {
             datatype: spec.datatype,
             shape: &gathered.shape,
-            data: gathered.buffer.as_slice(),
+            data: gathered.as_slice(),
         })
+    }
+
+    /// The run has ended: lets go of what belongs to requests.
+    pub fn release(&mut self) {
+        for gathered in self.inputs[..self.used].iter_mut().filter(|gathered| !gathered.texts.is_empty()) {
+            gathered.texts = Bytes::new();
+        }
     }
 
     /// Gives back memory that only an unusually large batch needed.
     pub fn trim(&mut self) {
         self.inputs.iter_mut().for_each(|gathered| gathered.buffer.trim());
+    }
+}
+
+impl GatheredInput {
+    fn copy(&mut self, entries: &[Entry], index: usize) {
+        let bytes = entries.iter().map(|entry| entry.inputs[index].data.len()).sum();
+        self.buffer.reset(bytes);
+        for entry in entries {
+            for piece in entry.inputs[index].data.pieces() {
+                self.buffer.append(piece);
+            }
+        }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        if self.texts.is_empty() { self.buffer.as_slice() } else { &self.texts }
     }
 }
 

@@ -119,6 +119,12 @@ impl Reservation {
         self.units
     }
 
+    /// Another that draws on the same budget and holds nothing yet.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self { budget: Arc::clone(&self.budget), units: 0 }
+    }
+
     /// Holds `more` units as well, or says that the budget is spent and holds what it held.
     #[must_use]
     pub fn grow(&mut self, more: usize) -> bool {

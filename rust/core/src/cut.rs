@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::entry::{Entry, Ticket, Waiter};
+use crate::entry::{Entry, Waiter};
 use crate::join::Join;
 use crate::model::ModelSpec;
 use crate::tensor::{BytesElements, TensorBytes, element_count};
@@ -40,9 +40,9 @@ enum RowSize {
 }
 
 /// Makes one entry of a large request: it has all the rows, and none of them apart.
-pub fn uncut(entry: Entry, spec: &ModelSpec, max_response_bytes: usize) -> Entry {
+pub fn uncut(entry: Entry, spec: &ModelSpec) -> Entry {
     let Entry { inputs, rows, ticket, .. } = entry;
-    let (home, protocol, arrived) = (ticket.home, ticket.protocol, ticket.arrived);
+    let part = ticket.beside();
     let mut shapes = SmallVec::with_capacity(inputs.len());
     let mut fronts = SmallVec::with_capacity(inputs.len());
     for (input, spec) in inputs.into_iter().zip(&spec.inputs) {
@@ -54,14 +54,9 @@ pub fn uncut(entry: Entry, spec: &ModelSpec, max_response_bytes: usize) -> Entry
         fronts.push(Front { piece: Bytes::new(), pieces: pieces.into_iter(), row });
         shapes.push(CheckedInput { shape: input.shape, data: TensorBytes::new() });
     }
-    let join = Arc::new(Join::new(ticket, rows, max_response_bytes));
+    let join = Arc::new(Join::new(ticket, rows));
     let waiter = Waiter::Part { join: Arc::clone(&join), offset: 0, rows };
-    Entry {
-        inputs: shapes,
-        uncut: Some(Box::new(Uncut { join, fronts, next_row: 0 })),
-        ticket: Ticket::of_part(waiter, home, protocol, arrived),
-        ..entry
-    }
+    Entry { inputs: shapes, uncut: Some(Box::new(Uncut { join, fronts, next_row: 0 })), ticket: part(waiter), ..entry }
 }
 
 impl Entry {
@@ -79,7 +74,7 @@ impl Entry {
         let bytes = inputs.iter().map(|input| input.data.len()).sum();
         self.bytes = self.bytes.saturating_sub(bytes);
         (self.queue_deadline, self.delayed_from) = (None, None);
-        let Ticket { home, protocol, arrived, .. } = self.ticket;
+        let part = self.ticket.beside();
         let rest = Waiter::Part { join: Arc::clone(&join), offset: uncut.next_row, rows: self.rows };
         self.ticket.waiter = rest;
         Some(Entry {
@@ -96,7 +91,7 @@ impl Entry {
             queue_deadline: None,
             delayed_from: None,
             is_tried: self.is_tried,
-            ticket: Ticket::of_part(Waiter::Part { join, offset, rows }, home, protocol, arrived),
+            ticket: part(Waiter::Part { join, offset, rows }),
         })
     }
 }

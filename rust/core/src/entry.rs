@@ -82,8 +82,10 @@ pub struct Ticket {
     pub home: usize,
     /// The bytes it holds: its own, and those that its answer is expected to have.
     pub reservation: Option<Reservation>,
-    /// Of these, the bytes of the answer.
+    /// Of these, the bytes that the run and the answer are expected to take.
     pub expected: usize,
+    /// Bytes of the answer at most.
+    pub most: usize,
     /// What lets it run although its answer is expected not to fit.
     pub trial: Option<Trial>,
     /// Its place among the requests in flight.
@@ -105,16 +107,19 @@ impl Entry {
 }
 
 impl Ticket {
-    /// The ticket of a part, which holds nothing itself.
-    pub(crate) fn of_part(waiter: Waiter, home: usize, protocol: Protocol, arrived: Instant) -> Self {
-        Self {
+    /// Makes the ticket of a part of this request, which holds nothing yet.
+    pub(crate) fn beside(&self) -> impl FnOnce(Waiter) -> Self + use<> {
+        let Self { home, protocol, arrived, most, .. } = *self;
+        let reservation = self.reservation.as_ref().map(Reservation::beside);
+        move |waiter| Self {
             waiter,
             id: Text::default(),
             protocol,
             arrived,
             home,
-            reservation: None,
+            reservation,
             expected: 0,
+            most,
             trial: None,
             in_flight: None,
             trace: None,
@@ -182,16 +187,16 @@ impl Outcome {
 
     /// Answers the caller, on the loop the request came from, and counts it in that loop's `slot`. `false`: this is a part,
     /// and others are missing.
-    pub fn deliver(self, version: &Version, slot: &Slot, max_response_bytes: usize, now: Instant) -> bool {
+    pub fn deliver(self, version: &Version, slot: &Slot, now: Instant) -> bool {
         failpoint!("deliver");
         if self.is_part() {
-            return self.whole().is_some_and(|whole| whole.deliver(version, slot, max_response_bytes, now));
+            return self.whole().is_some_and(|whole| whole.deliver(version, slot, now));
         }
         let Outcome { ticket, result, timing } = self;
-        let Ticket { waiter, id, protocol, arrived, home: _, reservation, expected, trial, in_flight, trace } = ticket;
+        let Ticket { waiter, id, protocol, arrived, reservation, expected, most, trial, in_flight, trace, .. } = ticket;
         let Waiter::Caller(reply) = waiter else { return false };
         let trace = trace.map(|trace| trace.ended(result.is_ok().then_some(timing), now));
-        let answered = result.and_then(|rows| hold(rows, reservation, expected, max_response_bytes));
+        let answered = result.and_then(|rows| hold(rows, reservation, expected, most));
         match answered {
             Ok((rows, reservation)) => {
                 let count = rows.rows as u64;

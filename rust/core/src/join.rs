@@ -30,7 +30,6 @@ struct State {
     rows: usize,
     /// Rows that are neither answered nor refused yet.
     missing: usize,
-    max_response_bytes: usize,
     outputs: Option<SmallVec<[Joined; 2]>>,
     place: Option<BatchPlace>,
     error: Option<Error>,
@@ -56,16 +55,8 @@ enum Data {
 
 impl Join {
     /// A meeting place for the `rows` rows of one request.
-    pub(crate) fn new(ticket: Ticket, rows: usize, max_response_bytes: usize) -> Self {
-        let state = State {
-            ticket: Some(ticket),
-            rows,
-            missing: rows,
-            max_response_bytes,
-            outputs: None,
-            place: None,
-            error: None,
-        };
+    pub(crate) fn new(ticket: Ticket, rows: usize) -> Self {
+        let state = State { ticket: Some(ticket), rows, missing: rows, outputs: None, place: None, error: None };
         Self { has_failed: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
@@ -114,10 +105,10 @@ impl State {
 
     /// Holds what the answer has become, before it is made.
     fn hold(&mut self, bytes: usize) -> Result<()> {
-        if bytes > self.max_response_bytes {
-            return Err(answer_too_large(bytes, self.max_response_bytes));
-        }
         let Some(ticket) = &mut self.ticket else { return Ok(()) };
+        if bytes > ticket.most {
+            return Err(answer_too_large(bytes, ticket.most));
+        }
         let more = bytes.saturating_sub(ticket.expected);
         if ticket.reservation.as_mut().is_some_and(|held| !held.grow(more)) {
             return Err(answer_out_of_budget(bytes));
@@ -213,13 +204,12 @@ fn not_by_rows(output: &Output, rows: usize) -> Error {
 
 /// Byte offsets at which the rows of a BYTES tensor begin, and where the last ends.
 pub(crate) fn row_bounds(wire: &[u8], rows: usize) -> Vec<usize> {
-    let ends: Vec<usize> = BytesElements::new(wire)
-        .filter_map(Result::ok)
-        .scan(0, |end, element| {
-            *end += 4 + element.len();
-            Some(*end)
-        })
-        .collect();
-    let per_row = ends.len() / rows.max(1);
-    (0..=rows).map(|row| if row * per_row == 0 { 0 } else { ends[row * per_row - 1] }).collect()
+    let lengths = || BytesElements::new(wire).filter_map(Result::ok).map(|element| 4 + element.len());
+    let per_row = lengths().count() / rows.max(1);
+    let mut rest = lengths();
+    let ends = (0..rows).scan(0, |end, _| {
+        *end += rest.by_ref().take(per_row).sum::<usize>();
+        Some(*end)
+    });
+    std::iter::once(0).chain(ends).collect()
 }

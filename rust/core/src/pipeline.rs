@@ -277,7 +277,10 @@ impl Pipeline {
         // Before the run, so that what cannot be held is not computed either.
         let row_bytes = checked.bytes / checked.rows.max(1);
         let most = self.shared.limits.max_response_bytes;
-        let held = version.answers.hold(request.reservation.as_mut(), checked.rows, row_bytes, most);
+        let held = checked.hold_texts(request.reservation.as_mut()).and_then(|texts| {
+            let held = version.answers.hold(request.reservation.as_mut(), checked.rows, row_bytes, most);
+            held.map(|(expected, trial)| (expected + texts, trial))
+        });
         let (expected, trial) = match held {
             Ok(held) => held,
             Err(error) => {
@@ -311,12 +314,13 @@ impl Pipeline {
                 home: self.home,
                 reservation: request.reservation.take(),
                 expected,
+                most,
                 trial,
                 in_flight: Some(in_flight),
             },
         };
         if entry.rows > version.max_rows() && version.spec.batching.is_allowed() {
-            join_turn(&mut self.groups, version, uncut(entry, &version.spec, most));
+            join_turn(&mut self.groups, version, uncut(entry, &version.spec));
         } else {
             join_turn(&mut self.groups, version, entry);
         }
@@ -354,13 +358,12 @@ impl Pipeline {
         }
         let now = self.shared.clock.now();
         let slot = &version.stats.loops[self.home];
-        let max_response_bytes = self.shared.limits.max_response_bytes;
         let mut answers = 0;
         let mut outcomes = self.outcomes.drain(..);
         loop {
             let deliver = AssertUnwindSafe(|| {
                 for outcome in outcomes.by_ref() {
-                    answers += usize::from(outcome.deliver(version, slot, max_response_bytes, now));
+                    answers += usize::from(outcome.deliver(version, slot, now));
                 }
             });
             // A panic drops the reply, and with it the caller's stream: the others' answers are still handed over.

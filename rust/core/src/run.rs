@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::backend::{OutputTensor, RunError, TensorView};
+use crate::backend::{OutputTensor, RunError, TensorView, TextRoom};
 use crate::batch::Gathered;
+use crate::budget::Reservation;
 use crate::clock::Clock;
 use crate::entry::{Entry, Outcome, Rows, Timing};
 use crate::error::{Error, Kind};
@@ -52,8 +53,10 @@ pub struct Job<'a> {
 struct Ran {
     /// Those who still wait.
     batch: Vec<Entry>,
-    result: Result<Vec<OutputTensor>, RunError>,
+    result: Result<Vec<OutputTensor>, Error>,
     was_stopped: bool,
+    /// Held until each request holds its rows.
+    room: TextRoom,
     /// Gather and compute; the rest is not known yet.
     timing: Timing,
     /// When gathering began.
@@ -63,7 +66,7 @@ struct Ran {
 /// A batch that was not answered.
 enum Failed {
     /// The run failed.
-    Run(Vec<Entry>, RunError),
+    Run(Vec<Entry>, Error),
     /// The run was stopped before its end.
     Stopped(Vec<Entry>),
 }
@@ -92,7 +95,7 @@ impl Runner {
             match failed.take() {
                 Some(Failed::Stopped(entries)) => return stopped(job, entries, aside, outcomes),
                 Some(Failed::Run(entries, error)) if entries.len() <= 1 => {
-                    outcomes.extend(entries.into_iter().map(|entry| entry.refuse(blame(&error))));
+                    outcomes.extend(entries.into_iter().map(|entry| entry.refuse(error.clone())));
                 }
                 Some(Failed::Run(mut entries, _)) if job.version.retries.withdraw() => {
                     aside.push(entries.split_off(entries.len() / 2));
@@ -131,7 +134,7 @@ impl Runner {
         let (requests, row_bytes) = (batch.len(), bytes / rows.max(1));
         let indices = wanted_outputs(version, &batch);
         slot.ran(rows as u64, is_retry);
-        let Ran { batch, result, was_stopped, mut timing, started } = self.call(job, batch, &indices);
+        let Ran { batch, result, was_stopped, room, mut timing, started } = self.call(job, batch, &indices);
         if result.is_ok() || was_stopped {
             version.times.learn(rows, row_bytes, timing.compute, version.max_rows());
         }
@@ -144,7 +147,7 @@ impl Runner {
         };
         version.retries.deposit(rows);
         if indices.len() == version.spec.outputs.len() {
-            let bytes = tensors.iter().map(|tensor| tensor.data.len()).fold(0, usize::saturating_add);
+            let bytes = tensors.iter().map(OutputTensor::run_bytes).fold(0, usize::saturating_add);
             version.answers.learn(rows, row_bytes, bytes);
         }
         if let Some(entry) = batch.first() {
@@ -153,6 +156,7 @@ impl Runner {
         let first = outcomes.len();
         let scattered = guarded(slot, || Scattered::new(&tensors, &indices, rows, requests, &version.spec));
         scatter(job, batch, rows, &scattered, outcomes);
+        drop(room);
         let ended = started + timing.gather + timing.compute;
         timing.scatter = self.clock.now().saturating_duration_since(ended);
         slot.batch_sizes.record(rows as u64, &timing);
@@ -174,16 +178,16 @@ impl Runner {
         let computing = self.clock.now();
         let gather = computing.saturating_duration_since(started);
         let timing = Timing { gather, ..Timing::default() };
+        let mut room = text_room(version, &batch);
         if let Err(error) = gathered {
-            let result = Err(RunError { is_input_fault: false, text: error.text().to_owned() });
-            return Ran { batch, result, was_stopped: false, timing, started };
+            return Ran { batch, result: Err(error), was_stopped: false, room, timing, started };
         }
         let views: SmallVec<[TensorView<'_>; 2]> = self.gathered.views(&version.spec).collect();
-        let run = |stop: &Stop| {
+        let mut run = |stop: &Stop| {
             // A panic in a backend is its bug; it must cost these requests, not the loop with all its connections.
             let result = catch_unwind(AssertUnwindSafe(|| {
                 failpoint!("run", error => return Err(RunError { is_input_fault: false, text: error.text().to_owned() }));
-                version.backend.run_until(&views, indices, stop)
+                version.backend.run_until(&views, indices, stop, &mut room)
             }));
             result.unwrap_or_else(|_| {
                 slot.panics.add(1);
@@ -209,8 +213,19 @@ impl Runner {
             }
         };
         let compute = self.clock.now().saturating_duration_since(computing);
-        Ran { batch, result, was_stopped, timing: Timing { compute, ..timing }, started }
+        drop(views);
+        self.gathered.release();
+        let result = result.map_err(|error| room.take_refusal().unwrap_or_else(|| blame(&error)));
+        Ran { batch, result, was_stopped, room, timing: Timing { compute, ..timing }, started }
     }
+}
+
+/// Room for the texts that a run of `batch` may give: what its requests expect, and what they may have.
+fn text_room(version: &Version, batch: &[Entry]) -> TextRoom {
+    let (true, Some(first)) = (version.has_text_outputs, batch.first()) else { return TextRoom::unbounded() };
+    let sum = |bytes: fn(&Entry) -> usize| batch.iter().map(bytes).fold(0, usize::saturating_add);
+    let reservation = first.ticket.reservation.as_ref().map(Reservation::beside);
+    TextRoom::new(sum(|entry| entry.ticket.most), sum(|entry| entry.ticket.expected), reservation)
 }
 
 /// The outputs that some entry wants, in the model's order.

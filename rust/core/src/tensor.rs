@@ -159,6 +159,16 @@ pub fn byte_count(datatype: DataType, shape: &[i64]) -> Option<usize> {
     element_count(shape)?.checked_mul(datatype.size()?).filter(|&bytes| isize::try_from(bytes).is_ok())
 }
 
+/// Bytes of a text in a backend, beside what it says: an object of its own (32 in C++), its place in the heap or in a
+/// list of all.
+const TEXT_OBJECT_BYTES: usize = 48;
+
+/// Bytes that a backend takes for a BYTES tensor of `count` elements while it runs, beside the `wire_bytes` of its wire
+/// form: an object for each, and a copy of what they say.
+pub fn text_object_bytes(count: usize, wire_bytes: usize) -> usize {
+    count.saturating_mul(TEXT_OBJECT_BYTES).saturating_add(wire_bytes)
+}
+
 /// Whether every byte is 0 or 1, as BOOL elements have to be: any other is undefined behaviour in the runtime's C++.
 ///
 /// **Cost:** 14 µs for each MiB. Looking at bytes one by one, up to the first that is wrong, takes fifty times as long.

@@ -9,12 +9,16 @@ use std::sync::Arc;
 use rapidhash::fast::RapidHasher;
 use smallvec::SmallVec;
 
+use crate::backend::texts_out_of_budget;
+use crate::budget::Reservation;
 use crate::classify::{self, Classes};
 use crate::error::{Error, Result, quoted};
 use crate::failpoint;
 use crate::model::{ModelSpec, TensorSpec};
 use crate::request::{Input, Request, Text};
-use crate::tensor::{BytesElements, DataType, Shape, ShapeText, TensorBytes, are_bools, byte_count, element_count};
+use crate::tensor::{
+    BytesElements, DataType, Shape, ShapeText, TensorBytes, are_bools, byte_count, element_count, text_object_bytes,
+};
 
 /// One input, checked, in the model's order.
 #[derive(Debug)]
@@ -40,6 +44,18 @@ pub struct Checked {
     pub key: u64,
     /// Bytes of all inputs.
     pub bytes: usize,
+    /// Bytes that a run takes beside them for inputs that are texts.
+    pub text_bytes: usize,
+}
+
+impl Checked {
+    /// Holds in `reservation` what a run takes for texts, and returns how much that is.
+    ///
+    /// **Errors:** out of budget.
+    pub fn hold_texts(&self, reservation: Option<&mut Reservation>) -> Result<usize> {
+        let Some(reservation) = reservation.filter(|_| self.text_bytes > 0) else { return Ok(0) };
+        if reservation.grow(self.text_bytes) { Ok(self.text_bytes) } else { Err(texts_out_of_budget(self.text_bytes)) }
+    }
 }
 
 /// Runs that rows without any bytes may fill: they compute next to nothing, but nothing that was sent pays for them.
@@ -63,7 +79,7 @@ pub fn validate(request: &mut Request, spec: &ModelSpec, limits: TensorLimits) -
         return Err(wrong_inputs(request, spec));
     }
     let mut inputs = SmallVec::with_capacity(spec.inputs.len());
-    let mut bytes = 0_usize;
+    let (mut bytes, mut text_bytes) = (0_usize, 0_usize);
     for (index, expected) in spec.inputs.iter().enumerate() {
         // Nearly every caller sends them in the model's order.
         let found = match request.inputs.get(index).filter(|input| *input.name == *expected.name) {
@@ -82,6 +98,10 @@ pub fn validate(request: &mut Request, spec: &ModelSpec, limits: TensorLimits) -
         check_input(request, found, expected, spec, limits)?;
         let input = &mut request.inputs[found];
         bytes = bytes.saturating_add(input.data.len());
+        if expected.datatype == DataType::Bytes {
+            let count = element_count(&input.shape).unwrap_or(0);
+            text_bytes = text_bytes.saturating_add(text_object_bytes(count, input.data.len()));
+        }
         inputs.push(CheckedInput { shape: std::mem::take(&mut input.shape), data: std::mem::take(&mut input.data) });
     }
     let rows = common_rows(&inputs, spec, &request.id)?;
@@ -91,7 +111,7 @@ pub fn validate(request: &mut Request, spec: &ModelSpec, limits: TensorLimits) -
     let outputs = wanted_outputs(request, spec)?;
     let classes =
         request.options.as_ref().map(|options| classes(&options.classifications, rows, spec)).transpose()?.flatten();
-    Ok(Checked { key: shape_key(&inputs, spec), outputs, classes, inputs, rows, bytes })
+    Ok(Checked { key: shape_key(&inputs, spec), outputs, classes, inputs, rows, bytes, text_bytes })
 }
 
 fn check_input(

@@ -17,6 +17,7 @@ use crate::queue_policy::QueuePolicy;
 use crate::retry::RetryBudget;
 use crate::shapes::SeenShapes;
 use crate::stats::Stats;
+use crate::tensor::DataType;
 use crate::times::Times;
 
 /// Bytes of outputs that one run should produce at most: what a batch adds to the memory that is charged to requests.
@@ -84,6 +85,8 @@ pub struct Version {
     pub times: Times,
     /// How large answers are.
     pub answers: Answers,
+    /// Whether a run gives texts.
+    pub has_text_outputs: bool,
     /// Whether it may run on loops.
     pub inline: Inline,
     /// What repeating failed batches may cost.
@@ -118,6 +121,7 @@ impl Version {
             seen: SeenShapes::default(),
             batches: AtomicU64::new(0),
             answers: Answers::new(&spec),
+            has_text_outputs: spec.outputs.iter().any(|output| output.datatype == DataType::Bytes),
             inline: Inline::default(),
             spec,
             settings,

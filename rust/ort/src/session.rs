@@ -9,7 +9,7 @@ use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 
-use mlserve_core::backend::{OutputTensor, TensorView};
+use mlserve_core::backend::{OutputTensor, TensorView, TextRoom};
 use mlserve_core::tensor::ShapeText;
 use ort_sys::{OrtRunOptions, OrtSession, OrtValue};
 use smallvec::SmallVec;
@@ -98,15 +98,16 @@ impl Session {
         inputs: &[TensorView<'_>],
         outputs: &[usize],
     ) -> Result<Vec<OutputTensor>, Failure> {
-        self.run_until(inputs, outputs, None)
+        self.run_until(inputs, outputs, None, &mut TextRoom::unbounded())
     }
 
-    /// As [`Session::run`], with a way to end it early.
+    /// As [`Session::run`], with a way to end it early, and `room` for outputs that are texts.
     pub(crate) fn run_until(
         self: &Arc<Self>,
         inputs: &[TensorView<'_>],
         outputs: &[usize],
         terminator: Option<&Terminator>,
+        room: &mut TextRoom,
     ) -> Result<Vec<OutputTensor>, Failure> {
         if inputs.len() != self.input_names.pointers.len() {
             let (got, want) = (inputs.len(), self.input_names.pointers.len());
@@ -122,8 +123,10 @@ impl Session {
         let mut written: SmallVec<[*mut OrtValue; 8]> = SmallVec::from_elem(ptr::null_mut(), outputs.len());
         let options = terminator.map_or(ptr::null(), Terminator::as_ptr);
         self.run_values(options, &values, outputs, &mut written)?;
+        // The runtime's copies of texts go before those of the outputs are made.
+        drop(values);
         // All are taken before the first error is returned, so that none leaks.
-        let taken: SmallVec<[_; 8]> = written.into_iter().map(|raw| take_output(self, raw, inputs)).collect();
+        let taken: SmallVec<[_; 8]> = written.into_iter().map(|raw| take_output(self, raw, inputs, room)).collect();
         taken.into_iter().collect()
     }
 

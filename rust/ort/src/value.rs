@@ -7,13 +7,20 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mlserve_core::backend::{OutputTensor, TensorView};
+use mlserve_core::backend::{OutputTensor, TensorView, TextRoom};
 use mlserve_core::tensor::{BytesElements, DataType, Shape, are_bools, byte_count, element_count};
 use ort_sys::{ONNXTensorElementDataType as Element, OrtValue};
+use smallvec::SmallVec;
 
 use crate::api::Status;
 use crate::runtime::Runtime;
 use crate::session::Session;
+
+/// Bytes of the length before each element of a BYTES tensor.
+const LENGTH_BYTES: usize = 4;
+
+/// Strings whose places are kept on the stack.
+const FEW_STRINGS: usize = 16;
 
 /// Why a run, or one step of it, failed.
 #[derive(Clone, Debug)]
@@ -167,27 +174,90 @@ impl<'a> Value<'a> {
         Ok((datatype, shape))
     }
 
-    /// Strings in wire form.
-    fn strings(&self, count: usize) -> Result<Bytes, Status> {
+    /// Strings in wire form, for which there must be `room`.
+    ///
+    /// **Cost:** one pass over the runtime's objects, one over the bytes.
+    fn strings(&self, count: usize, room: &mut TextRoom) -> Result<Bytes, Failure> {
         let api = self.runtime.api();
         let mut total = 0_usize;
-        let mut offsets = vec![0_usize; count];
-        let mut content: Vec<u8>;
+        // SAFETY: the value is alive; one that holds no strings is a status.
+        api.check(unsafe { (api.table().GetStringTensorDataLength)(self.raw.as_ptr(), &raw mut total) })?;
+        let too_large = || Failure::Output("an output is too large".to_owned());
+        let prefixes = count.checked_mul(LENGTH_BYTES).ok_or_else(too_large)?;
+        let len = total.checked_add(prefixes).ok_or_else(too_large)?;
+        room.take(count, len).map_err(|refused| Failure::Output(refused.text))?;
+        let mut offsets = Offsets::new(self.runtime, count)?;
+        let mut wire = vec![0_u8; len];
+        // The strings behind each other at the end of the buffer, from where each moves forward to its place.
+        let content = &mut wire[prefixes..];
         // SAFETY: the value is a string tensor of `count` elements; the buffers have the lengths that are passed.
-        unsafe {
-            api.check((api.table().GetStringTensorDataLength)(self.raw.as_ptr(), &raw mut total))?;
-            content = vec![0; total];
+        api.check(unsafe {
             let read = api.table().GetStringTensorContent;
-            api.check(read(self.raw.as_ptr(), content.as_mut_ptr().cast(), total, offsets.as_mut_ptr(), count))?;
-        }
-        let mut wire = Vec::with_capacity(total + 4 * count);
-        for (index, &start) in offsets.iter().enumerate() {
-            let text = &content[start..offsets.get(index + 1).copied().unwrap_or(total)];
-            wire.extend_from_slice(&(text.len() as u32).to_le_bytes());
-            wire.extend_from_slice(text);
-        }
+            read(self.raw.as_ptr(), content.as_mut_ptr().cast(), total, offsets.as_mut_slice().as_mut_ptr(), count)
+        })?;
+        into_wire_form(&mut wire, offsets.as_mut_slice()).ok_or_else(too_large)?;
         Ok(wire.into())
     }
+}
+
+/// Where each of many strings begins. Of more than a few they lie in the runtime's arena, which has room for them: it
+/// keeps what the strings of the inputs were given.
+enum Offsets<'a> {
+    Few(SmallVec<[usize; FEW_STRINGS]>),
+    Many { runtime: &'a Runtime, data: NonNull<usize>, count: usize },
+}
+
+impl<'a> Offsets<'a> {
+    fn new(runtime: &'a Runtime, count: usize) -> Result<Self, Status> {
+        if count <= FEW_STRINGS {
+            return Ok(Self::Few(SmallVec::from_elem(0, count)));
+        }
+        let mut data = ptr::null_mut();
+        let bytes = count.saturating_mul(size_of::<usize>());
+        // SAFETY: the arena lives as long as the runtime; more than it may have is a status.
+        let status = unsafe { (runtime.api().table().AllocatorAlloc)(runtime.allocator(), bytes, &raw mut data) };
+        runtime.api().check(status)?;
+        let none = || Status { code: 0, message: "Failed to allocate memory".to_owned() };
+        let data = NonNull::new(data.cast::<usize>()).ok_or_else(none)?;
+        // SAFETY: as many bytes were just allocated, aligned for tensors of any type.
+        unsafe { data.write_bytes(0, count) };
+        Ok(Self::Many { runtime, data, count })
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [usize] {
+        match self {
+            Self::Few(offsets) => offsets,
+            // SAFETY: allocated and written for so many; ours until it is freed.
+            Self::Many { data, count, .. } => unsafe { std::slice::from_raw_parts_mut(data.as_ptr(), *count) },
+        }
+    }
+}
+
+impl Drop for Offsets<'_> {
+    fn drop(&mut self) {
+        let Self::Many { runtime, data, .. } = self else { return };
+        // SAFETY: it came from this allocator and is freed once.
+        let status = unsafe { (runtime.api().table().AllocatorFree)(runtime.allocator(), data.as_ptr().cast()) };
+        if let Err(status) = runtime.api().check(status) {
+            tracing::warn!(error = status.message, "memory of the arena cannot be freed");
+        }
+    }
+}
+
+/// Moves strings that lie behind each other at the end of `wire`, at `offsets` from where the first begins, to where they
+/// are in wire form, with their lengths before them; `None`: one is too long for that.
+fn into_wire_form(wire: &mut [u8], offsets: &[usize]) -> Option<()> {
+    let prefixes = offsets.len() * LENGTH_BYTES;
+    let total = wire.len() - prefixes;
+    for (index, &start) in offsets.iter().enumerate() {
+        let end = offsets.get(index + 1).copied().unwrap_or(total);
+        let length = u32::try_from(end - start).ok()?;
+        // It never moves backwards, and its prefix ends where the string before it has been at the latest.
+        let place = start + index * LENGTH_BYTES;
+        wire.copy_within(prefixes + start..prefixes + end, place + LENGTH_BYTES);
+        wire[place..place + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+    }
+    Some(())
 }
 
 /// An output's memory; gives it back when the last slice of it is dropped, on any thread.
@@ -212,17 +282,18 @@ impl AsRef<[u8]> for OutputMemory {
 
 /// Hands out what a run wrote to `raw`, without a copy unless it is BYTES or one of the `inputs` themselves.
 ///
-/// **Errors:** no tensor, or of a type that the protocol cannot carry.
+/// **Errors:** no tensor, or of a type that the protocol cannot carry; no `room` for its texts.
 pub(crate) fn take_output(
     session: &Arc<Session>,
     raw: *mut OrtValue,
     inputs: &[TensorView<'_>],
+    room: &mut TextRoom,
 ) -> Result<OutputTensor, Failure> {
     let value = Value::from_raw(session.runtime(), raw)?;
     let (datatype, shape) = value.type_and_shape()?;
     let too_large = || Failure::Output("an output is too large".to_owned());
     if datatype == DataType::Bytes {
-        let data = value.strings(element_count(&shape).ok_or_else(too_large)?)?;
+        let data = value.strings(element_count(&shape).ok_or_else(too_large)?, room)?;
         return Ok(OutputTensor { datatype, shape, data });
     }
     let len = byte_count(datatype, &shape).ok_or_else(too_large)?;

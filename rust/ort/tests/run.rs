@@ -5,6 +5,8 @@ mod support;
 use std::thread;
 
 use bytes::Bytes;
+use mlserve_core::backend::{TensorView, TextRoom};
+use mlserve_core::stop::Stop;
 use mlserve_core::tensor::DataType;
 use support::models::{bomb, embedding, mlp, noise};
 use support::onnx::{Builder, FLOAT, INT64, STRING};
@@ -82,8 +84,7 @@ fn misaligned_bytes_are_copied_not_refused() {
     let mut shifted = vec![0_u8; 1];
     shifted.extend_from_slice(&input.data);
     let aligned = support::Aligned::new(&shifted);
-    let view =
-        mlserve_core::backend::TensorView { datatype: DataType::Fp32, shape: &[1, 8], data: &aligned.bytes()[1..] };
+    let view = TensorView { datatype: DataType::Fp32, shape: &[1, 8], data: &aligned.bytes()[1..] };
     let outputs = model.backend.run(&[view], &[0]).expect("runs");
     assert_eq!(outputs[0].data, expected[0].data);
 }
@@ -236,4 +237,27 @@ fn a_model_without_inputs_or_with_int64_inputs_runs() {
     let builder = Builder::new().input("x", INT64, &[-1]).node("Neg", &["x"], &["y"], &[]);
     let outputs = run(&*load(builder.output("y", INT64, &[-1])).backend, &[Owned::int64s(&[1], &[4])], &[0]);
     assert_eq!(outputs.expect("runs")[0].data[..], (-4_i64).to_le_bytes());
+}
+
+/// As many strings as lie on the stack and more, of all kinds of lengths.
+#[test]
+fn many_strings_are_carried_exactly() {
+    let model = strings(&[-1]);
+    for count in [1, 15, 16, 17, 1_000, 20_000] {
+        let texts: Vec<Vec<u8>> = (0..count).map(|index| vec![index as u8; index * 7 % 41 * (index % 3)]).collect();
+        let input = Owned::strings(&[count as i64], &texts.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let outputs = run(&*model.backend, std::slice::from_ref(&input), &[0]).expect("runs");
+        assert!(outputs[0].data[..] == input.data[..], "{count} strings");
+    }
+}
+
+#[test]
+fn strings_without_room_are_not_copied() {
+    let model = strings(&[-1]);
+    let input = Owned::strings(&[3], &[b"one", b"", b"three"]);
+    let view = TensorView { datatype: input.datatype, shape: &input.shape, data: &input.data };
+    let ask = |most| model.backend.run_until(&[view], &[0], &Stop::default(), &mut TextRoom::new(most, 0, None));
+    assert_eq!(ask(20).expect("has room")[0].data, input.data);
+    let refused = ask(19).expect_err("has none");
+    assert_eq!(refused.text, "the answer has 20 bytes; at most 19 are allowed (limits.max_response_bytes)");
 }

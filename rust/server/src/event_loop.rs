@@ -31,7 +31,6 @@ use crate::listen::Socket;
 use crate::panics::{Place, caught};
 use crate::process::Process;
 use crate::share::Share;
-use crate::strings;
 use crate::telemetry::Peer;
 
 mod connections;
@@ -130,11 +129,7 @@ impl LoopContext {
     }
 
     /// Sends a decoded request on its way; `reply` is answered in this or a later turn, on this loop.
-    pub(crate) fn submit(&self, mut request: Request, reply: Box<dyn Reply>) {
-        if let Err(error) = strings::hold(&mut request) {
-            self.count_refused(request.protocol, &error);
-            return reply.send(Err(error));
-        }
+    pub(crate) fn submit(&self, request: Request, reply: Box<dyn Reply>) {
         self.0.pipeline.borrow_mut().submit(request, reply);
         self.0.submitted.notify_one();
     }

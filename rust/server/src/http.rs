@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use mlserve_core::budget::Reservation;
+use mlserve_core::error::Error;
 use mlserve_core::failpoint;
 
 use crate::body::RequestBody;
@@ -87,8 +88,22 @@ pub(crate) struct HttpResponse {
 
 /// Answers one request. Dropping the future tells the pipeline that nobody waits.
 pub(crate) async fn handle(context: &LoopContext, request: HttpRequest) -> HttpResponse {
+    handle_if(context, request, |_| Ok(())).await
+}
+
+/// As [`handle`]. `may_wait` is asked about the length of the body, which may have to wait for its reader; an error of it is
+/// the answer.
+pub(crate) async fn handle_if(
+    context: &LoopContext,
+    request: HttpRequest,
+    may_wait: impl FnOnce(usize) -> Result<(), Error>,
+) -> HttpResponse {
     let mut trail = access::Trail::new(context, &request);
-    let response = route::dispatch(context, request, &mut trail).await;
+    let mut response = route::dispatch(context, request, &mut trail).await;
+    if let Err(error) = may_wait(response.body.iter().map(Bytes::len).sum()) {
+        trail.failed(&error);
+        response = error_response(&error);
+    }
     failpoint!("http_reply");
     trail.finish(response)
 }

@@ -45,7 +45,6 @@ pub mod settings;
 mod share;
 mod shared_memory;
 mod status;
-mod strings;
 mod telemetry;
 pub mod text;
 pub mod trace;

@@ -23,6 +23,13 @@ def expanded() -> bytes:
     return model(nodes, [value(*COUNT)], [value("y", "FP32", ["n"])], [constant("seven", np.array([7], np.float32))])
 
 
+def written() -> bytes:
+    """A text of a hundred letters, n times: what it says lies in the heap, not in the arena."""
+    nodes = [node("Expand", ["text", "count"], ["y"])]
+    text = constant("text", np.array(["a" * 100], np.object_))
+    return model(nodes, [value(*COUNT)], [value("y", "BYTES", ["n"])], [text])
+
+
 def tiled() -> bytes:
     """Three numbers, n times."""
     nodes = [node("Tile", ["three", "count"], ["y"])]
@@ -95,6 +102,7 @@ def heavy() -> bytes:
 BOMBS = {
     "ranged": ranged,
     "expanded": expanded,
+    "written": written,
     "tiled": tiled,
     "filled": filled,
     "padded": padded,

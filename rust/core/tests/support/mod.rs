@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use mlserve_core::backend::{Backend, OutputTensor, RunError, TensorView};
+use mlserve_core::backend::{Backend, OutputTensor, RunError, TensorView, TextRoom};
 use mlserve_core::budget::Budget;
 use mlserve_core::clock::{Clock, ManualClock};
 use mlserve_core::config::{LimitSettings, ModelSettings};
@@ -60,7 +60,7 @@ impl Doubler {
 
 impl Backend for Doubler {
     fn run(&self, inputs: &[TensorView<'_>], outputs: &[usize]) -> Result<Vec<OutputTensor>, RunError> {
-        self.run_until(inputs, outputs, &Stop::default())
+        self.run_until(inputs, outputs, &Stop::default(), &mut TextRoom::unbounded())
     }
 
     fn run_until(
@@ -68,6 +68,7 @@ impl Backend for Doubler {
         inputs: &[TensorView<'_>],
         outputs: &[usize],
         stop: &Stop,
+        _room: &mut TextRoom,
     ) -> Result<Vec<OutputTensor>, RunError> {
         let input = inputs[0];
         let number = {

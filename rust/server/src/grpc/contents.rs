@@ -251,6 +251,6 @@ fn element_too_large(length: usize, limit: usize) -> Error {
 fn out_of_budget(bytes: usize) -> Error {
     Error::new(
         Kind::OutOfBudget,
-        format!("{bytes} more bytes for typed contents would exceed the server's byte budget"),
+        format!("{bytes} more bytes for typed contents would exceed the server's byte budget (limits.byte_budget)"),
     )
 }

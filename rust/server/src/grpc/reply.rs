@@ -118,19 +118,14 @@ impl Responder {
             head.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity,deflate,gzip"));
         }
         self.asker.failed(error);
-        if let Some(trail) = self.trail.take() {
-            trail.finish(Some(error.kind()), 0);
-        }
+        self.ended(Some(error.kind()), 0);
         // Fails only if the stream is gone, and then nobody wants the error.
         let _ = self.respond.send_response(head, true);
     }
 
     /// Answers with one message. `reservation` is held until its bytes have been written.
-    pub(crate) fn send(mut self, message: Message, reservation: Option<Reservation>) {
+    pub(crate) fn send(self, message: Message, reservation: Option<Reservation>) {
         let len = message.len();
-        if let Some(trail) = self.trail.take() {
-            trail.finish(None, len);
-        }
         let pieces = message.into_pieces();
         if is_worth_compressing(self.encoding, len) {
             tokio::spawn(async move {
@@ -146,7 +141,7 @@ impl Responder {
     fn write(mut self, pieces: SmallVec<[Bytes; 2]>, len: usize, mut reservation: Option<Reservation>) {
         let head = self.head();
         // Errors here mean that the stream is gone: dropping everything is all there is to do.
-        let Ok(mut stream) = self.respond.send_response(head, false) else { return };
+        let Ok(mut stream) = self.respond.send_response(head, false) else { return self.ended(None, len) };
         let mut pieces = pieces.into_iter();
         match write_now(&mut stream, &mut pieces, len, &mut reservation) {
             Ok(true) => {
@@ -160,7 +155,7 @@ impl Responder {
                     self.asker.failed(&error);
                     // Its header is on its way, so the error comes in the trailers.
                     let _ = stream.send_trailers(status::trailers(Some(&error)));
-                    return;
+                    return self.ended(Some(error.kind()), 0);
                 }
                 let mut writer = Writer::new(stream, self.settings.patience);
                 writer.hold(waiting);
@@ -173,6 +168,14 @@ impl Responder {
             }
             Err(_) => {}
         }
+        self.ended(None, len);
+    }
+
+    /// Ends the access log's line.
+    fn ended(&mut self, failed: Option<Kind>, bytes_out: usize) {
+        if let Some(trail) = self.trail.take() {
+            trail.finish(failed, bytes_out);
+        }
     }
 
     /// The stream itself, for an answer that comes with its own header.
@@ -182,9 +185,7 @@ impl Responder {
 
     /// Begins an answer of many messages, and ends the access log's line unless it has been taken.
     pub(crate) fn open(mut self) -> Option<SendStream<Bytes>> {
-        if let Some(trail) = self.trail.take() {
-            trail.finish(None, 0);
-        }
+        self.ended(None, 0);
         let head = self.head();
         self.respond.send_response(head, false).ok()
     }

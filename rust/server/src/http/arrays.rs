@@ -123,7 +123,10 @@ fn hold(reservation: &mut Reservation, bytes: usize) -> Result<()> {
     if reservation.grow(bytes) {
         return Ok(());
     }
-    Err(Error::new(Kind::OutOfBudget, format!("{bytes} more bytes for tensors would exceed the server's byte budget")))
+    Err(Error::new(
+        Kind::OutOfBudget,
+        format!("{bytes} more bytes for tensors would exceed the server's byte budget (limits.byte_budget)"),
+    ))
 }
 
 /// Walks nested or flat arrays and gives each element to `element`, with what comes and its index.

@@ -151,7 +151,10 @@ fn push_output(json: &mut Vec<u8>, output: &DraftOutput<'_>, limit: usize) -> Re
 
 #[cold]
 fn out_of_budget(bytes: usize) -> Error {
-    Error::new(Kind::OutOfBudget, format!("an answer of {bytes} bytes would exceed the server's byte budget"))
+    Error::new(
+        Kind::OutOfBudget,
+        format!("an answer of {bytes} bytes would exceed the server's byte budget (limits.byte_budget)"),
+    )
 }
 
 #[cfg(test)]

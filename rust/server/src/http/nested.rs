@@ -3,6 +3,8 @@
 //! Numbers are written as [`super::write`] writes them, and what JSON cannot carry is refused here too; bytes that are no
 //! text are written as `{"b64": …}`.
 
+use std::cell::Cell;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mlserve_core::error::{Error, Result};
@@ -12,17 +14,17 @@ use super::draft::DraftOutput;
 use super::values::BASE64_KEY;
 use super::write::{push_integer, push_string, too_large};
 
+/// Bytes of the length before each element of a BYTES tensor.
+const LENGTH_BYTES: usize = 4;
+
 /// One output, ready to be written element by element.
 #[derive(Debug)]
 pub(super) struct Elements<'a> {
     output: &'a DraftOutput<'a>,
-    /// Of BYTES, whose elements have no fixed size.
-    strings: Vec<&'a [u8]>,
-}
-
-/// Bytes that [`Elements`] of an output takes at most: for 4 bytes of an empty string it is 16 more.
-pub(super) fn string_table_bytes(output: &DraftOutput<'_>) -> usize {
-    if output.datatype == DataType::Bytes { output.data.len() / 4 * size_of::<&[u8]>() } else { 0 }
+    count: usize,
+    /// Of BYTES, whose elements have no fixed size: the element behind the one that was read last, and where it begins.
+    /// They are read one after the other; a table of them would take many times their bytes.
+    next: Cell<(usize, usize)>,
 }
 
 impl<'a> Elements<'a> {
@@ -30,16 +32,16 @@ impl<'a> Elements<'a> {
     ///
     /// **Errors:** a type that JSON does not carry here; an answer of the model that is broken.
     pub(super) fn new(output: &'a DraftOutput<'a>) -> Result<Self> {
-        let strings = match output.datatype {
-            DataType::Bytes => {
-                let strings: Result<_> = BytesElements::new(&output.data).collect();
+        let count = match (output.datatype, output.datatype.size()) {
+            (DataType::Fp16 | DataType::Bf16, _) => return Err(not_as_json(output)),
+            (_, Some(size)) => output.data.len() / size,
+            (_, None) => {
+                let count = BytesElements::new(&output.data).try_fold(0, |count, element| element.map(|_| count + 1));
                 // The model's output is not the caller's fault, whatever it holds.
-                strings.map_err(|error| Error::internal(error.text().to_owned()))?
+                count.map_err(|error| Error::internal(error.text().to_owned()))?
             }
-            DataType::Fp16 | DataType::Bf16 => return Err(not_as_json(output)),
-            _ => Vec::new(),
         };
-        Ok(Self { output, strings })
+        Ok(Self { output, count, next: Cell::new((0, 0)) })
     }
 
     /// What the output is called.
@@ -59,10 +61,7 @@ impl<'a> Elements<'a> {
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        match self.output.datatype.size() {
-            Some(size) => self.output.data.len() / size,
-            None => self.strings.len(),
-        }
+        self.count
     }
 
     /// The element at `index` of a float output.
@@ -141,7 +140,7 @@ impl<'a> Elements<'a> {
                 let number = self.bytes(index).map(f64::from_le_bytes);
                 number.map(|number| self.push_real(buffer, index, number)).transpose()?
             }
-            DataType::Bytes => self.strings.get(index).map(|bytes| push_text(buffer, bytes)),
+            DataType::Bytes => self.text(index).map(|bytes| push_text(buffer, bytes)),
             DataType::Fp16 | DataType::Bf16 => return Err(not_as_json(self.output)),
         };
         written.ok_or_else(|| Error::internal("an output has fewer elements than its shape says"))
@@ -158,6 +157,17 @@ impl<'a> Elements<'a> {
         }
         buffer.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
         Ok(())
+    }
+
+    /// The element at `index` of a BYTES output. **Cost:** that of the elements since the last one, or from the first on if
+    /// it lies before that.
+    fn text(&self, index: usize) -> Option<&'a [u8]> {
+        let (first, start) = Some(self.next.get()).filter(|&(first, _)| first <= index).unwrap_or_default();
+        let mut end = start;
+        let rest = BytesElements::new(self.output.data.get(start..)?).map_while(Result::ok);
+        let text = rest.inspect(|text| end += LENGTH_BYTES + text.len()).nth(index - first)?;
+        self.next.set((index + 1, end));
+        Some(text)
     }
 
     fn bytes<const SIZE: usize>(&self, index: usize) -> Option<[u8; SIZE]> {
@@ -225,6 +235,21 @@ mod tests {
         push_bytes_element(&mut data, &[0xff, 0x00]).expect("short");
         let written = written(&output("y", DataType::Bytes, &[2], data)).expect("written");
         assert_eq!(written, r#"["é\"",{"b64":"/wA="}]"#);
+    }
+
+    #[test]
+    fn texts_are_found_in_any_order() {
+        let mut data = Vec::new();
+        for text in ["a", "", "ccc", "dd"] {
+            push_bytes_element(&mut data, text.as_bytes()).expect("short");
+        }
+        let output = output("y", DataType::Bytes, &[4], data);
+        let elements = Elements::new(&output).expect("elements");
+        for (index, text) in [(0, "a"), (1, ""), (3, "dd"), (2, "ccc"), (2, "ccc"), (0, "a")] {
+            assert_eq!(elements.text(index), Some(text.as_bytes()), "{index}");
+        }
+        assert_eq!(elements.text(4), None);
+        assert_eq!(elements.text(3), Some(&b"dd"[..]), "also after one that is not there");
     }
 
     #[test]

@@ -24,7 +24,6 @@ use super::generate;
 use super::headers::Fields;
 use super::infer::{MAX_BYTES_ON_LOOP, finished, inflated, off_loop};
 use super::json::Cursor;
-use super::nested::string_table_bytes;
 use super::route::Target;
 use super::rows::Rows;
 use super::split::Blobs;
@@ -212,17 +211,13 @@ async fn written(context: &LoopContext, draft: Draft<'static>, form: Form, writi
     let job = move || {
         let mut draft = draft;
         let mut reservation = draft.reservation.take();
-        let table = draft.outputs.iter().map(string_table_bytes).sum();
-        if reservation.as_mut().is_some_and(|held| !held.grow(table)) {
-            return Err(out_of_budget(table));
-        }
         let json = form.write(&draft, writing)?;
         if let Some(reservation) = &mut reservation {
             // The text takes the place of the tensors it was written from.
             if !reservation.grow(json.capacity()) {
                 return Err(out_of_budget(json.capacity()));
             }
-            reservation.shrink_to(reservation.units().saturating_sub(bytes + table));
+            reservation.shrink_to(reservation.units().saturating_sub(bytes));
         }
         Ok(Encoded { pieces: vec![json.into()], json_length: None, reservation })
     };
@@ -240,5 +235,8 @@ pub(super) fn counted(context: &LoopContext, headers: HeaderMap, body: impl Into
 
 #[cold]
 fn out_of_budget(bytes: usize) -> Error {
-    Error::new(Kind::OutOfBudget, format!("an answer of {bytes} bytes would exceed the server's byte budget"))
+    Error::new(
+        Kind::OutOfBudget,
+        format!("an answer of {bytes} bytes would exceed the server's byte budget (limits.byte_budget)"),
+    )
 }

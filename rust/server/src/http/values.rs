@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
         if self.reservation.grow(bytes) {
             return Ok(());
         }
-        let text = format!("{bytes} more bytes for tensors would exceed the server's byte budget");
+        let text = format!("{bytes} more bytes for tensors would exceed the server's byte budget (limits.byte_budget)");
         Err(Error::new(Kind::OutOfBudget, text))
     }
 

@@ -6,13 +6,14 @@ use std::rc::Rc;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use mlserve_core::error::Error;
 
 use super::writer::{COUNTED_BYTES, Writer};
 use super::{Connected, drained};
 use crate::body::{Lent, RequestBody};
 use crate::http::{self as rest, HttpRequest, HttpResponse};
+use crate::share::Held;
 
 /// Serves one stream in a task of its own; refuses it if its header did not fit.
 pub(crate) fn accept(
@@ -28,7 +29,8 @@ pub(crate) fn accept(
             Err(error) => {
                 rest::unreadable(&connected.context, &error);
                 drained(request.into_body()).await;
-                write(&connected, rest::error_response(&error), &mut respond).await;
+                let waiting = connected.context.share().hold();
+                write(&connected, rest::error_response(&error), waiting, &mut respond).await;
             }
         }
     });
@@ -41,9 +43,12 @@ async fn answer(connected: Rc<Connected>, request: Request<RecvStream>, mut resp
     let has_ended = body.is_end_stream();
     let (lent, lender) = Lent::new(body);
     let body = if has_ended { RequestBody::Empty } else { RequestBody::Lent(lent) };
+    let is_head = parts.method == Method::HEAD;
+    let mut waiting = context.share().hold();
+    let may_wait = |len| if is_head || len <= COUNTED_BYTES { Ok(()) } else { waiting.take_answer(len) };
     let request = HttpRequest { method: parts.method, uri: parts.uri, headers: parts.headers, body, arrived };
     let response = tokio::select! {
-        response = rest::handle(context, request) => response,
+        response = rest::handle_if(context, request, may_wait) => response,
         // Dropping the handler tells the pipeline that nobody waits.
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
@@ -52,16 +57,10 @@ async fn answer(connected: Rc<Connected>, request: Request<RecvStream>, mut resp
     if let Some(body) = unread {
         drained(body).await;
     }
-    write(&connected, response, &mut respond).await;
+    write(&connected, response, waiting, &mut respond).await;
 }
 
-async fn write(connected: &Connected, response: HttpResponse, respond: &mut SendResponse<Bytes>) {
-    let len: usize = response.body.iter().map(Bytes::len).sum();
-    let mut waiting = connected.context.share().hold();
-    let response = match waiting.take_answer(if len > COUNTED_BYTES { len } else { 0 }) {
-        Ok(()) => response,
-        Err(error) => rest::error_response(&error),
-    };
+async fn write(connected: &Connected, response: HttpResponse, waiting: Held, respond: &mut SendResponse<Bytes>) {
     let HttpResponse { status, headers, body, reservation } = response;
     let mut head = Response::new(());
     *head.status_mut() = status;
