@@ -64,6 +64,7 @@ loom: ## Try every interleaving where threads meet (part of make test)
 
 bench: $(STAMPS)/release $(STAMPS)/tools ## Measure; prints tables, writes benchmarks/results
 	cargo build --release --locked --package mlserve-server
+	cargo build --release --locked --package mlserve-ort --example proof
 	$(BIN)/python benchmarks/run.py $(BENCH)
 	$(if $(BENCH),,$(BIN)/python -m pytest benchmarks --benchmark-only --timeout 600 \
 		--benchmark-json benchmarks/results/client.json)

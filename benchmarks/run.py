@@ -24,6 +24,7 @@ from figures import (
     many_models,
     memory,
     onlookers,
+    proof,
     reload,
     shared_memory,
     slow_reader,
@@ -43,6 +44,7 @@ SCENARIOS: dict[str, Callable[[Setup], Report]] = {
     "reload": reload.measure,
     "many_models": many_models.measure,
     "onlookers": onlookers.measure,
+    "proof": proof.measure,
 }
 
 
@@ -56,6 +58,7 @@ def main() -> int:
         ort_library=find_ort_library(),
         triton_run=options.triton_run,
         triton_venv=options.triton_venv,
+        proof_models=options.proof_models,
         rounds=options.rounds,
         window_s=options.window_s,
     )
@@ -124,6 +127,9 @@ def _options() -> argparse.Namespace:
         type=Path,
         default=Path(os.environ.get("MLSERVE_TRITON_VENV", ROOT / "target" / "triton")),
         help="the Python environment that the program keeps Triton in (or set MLSERVE_TRITON_VENV)",
+    )
+    parser.add_argument(
+        "--proof-models", type=Path, help="a folder of models that proof loads beside those that it makes"
     )
     parser.add_argument("--rounds", type=int, help="repetitions; default: as many as the scenario needs")
     parser.add_argument("--window-s", type=float, default=2.0, help="about how long one measurement takes")

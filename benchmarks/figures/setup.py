@@ -52,6 +52,7 @@ class Setup:
         ort_library: What both load.
         triton_run: Starts Triton: `PATH REPOSITORY GRPC_PORT HTTP_PORT VENV [flags]`; `None`: not measured.
         triton_venv: The Python environment that the starter keeps Triton in.
+        proof_models: A folder of models that `proof` loads beside those that it makes; `None`: none.
         rounds: Repetitions; `None`: as many as the scenario needs.
         window_s: About how long one measurement takes.
         server_core: Where servers run.
@@ -64,6 +65,7 @@ class Setup:
     ort_library: Path
     triton_run: Path | None
     triton_venv: Path
+    proof_models: Path | None = None
     rounds: int | None = None
     window_s: float = 2.0
     server_core: int = 0

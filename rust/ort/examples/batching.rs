@@ -34,6 +34,6 @@ fn line(runtime: &Arc<Runtime>, path: &str) -> String {
         Err(error) => ("failed", error.text().to_owned(), mlserve_ort::LoadTimes::default()),
     };
     let milliseconds = |time: Duration| format!("{:.2}", time.as_secs_f64() * 1e3);
-    let times = [times.check, times.session, times.proof].map(milliseconds).join("\t");
+    let times = [times.check, times.session, times.first + times.analysis + times.trials].map(milliseconds).join("\t");
     format!("{word}\t{times}\t{path}\t{}", reason.replace(['\t', '\n'], " "))
 }

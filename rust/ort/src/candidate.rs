@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mlserve_core::model::TensorSpec;
 
 use crate::api::Status;
 use crate::error::LoadError;
-use crate::load::LoadOptions;
+use crate::limit::Limiter;
+use crate::load::{LoadOptions, now};
 use crate::model::external::DataFile;
 use crate::model::proto::Model;
 use crate::model::spec::{self, Port};
@@ -26,6 +28,10 @@ pub(crate) struct Candidate<'a> {
     pub(crate) data_files: &'a [DataFile],
     pub(crate) inputs: Vec<Port>,
     pub(crate) outputs: Vec<Port>,
+    /// Ends its trial runs.
+    pub(crate) limiter: Limiter,
+    /// When its load began, but for the reading of the file.
+    pub(crate) begun: Instant,
 }
 
 impl<'a> Candidate<'a> {
@@ -39,7 +45,8 @@ impl<'a> Candidate<'a> {
     ) -> Result<Self, LoadError> {
         let graph = model.graph.as_ref().ok_or_else(|| LoadError::broken("the model has no graph"))?;
         let (inputs, outputs) = (spec::inputs(graph)?, spec::outputs(graph)?);
-        Ok(Self { runtime, path, options, model, data_files, inputs, outputs })
+        let limiter = Limiter::new(options.longest_run);
+        Ok(Self { runtime, path, options, model, data_files, inputs, outputs, limiter, begun: now() })
     }
 
     /// What the model takes and gives.

@@ -43,6 +43,9 @@ pub(crate) fn run_error(failure: Failure, limit: Option<usize>) -> RunError {
         Failure::Input(text) => RunError { is_input_fault: true, text },
         Failure::Output(text) => RunError { is_input_fault: false, text },
         Failure::Runtime(status) => classify(&status, limit),
+        Failure::Endless(after) => {
+            RunError { is_input_fault: false, text: format!("the run did not end within {} s", after.as_secs_f64()) }
+        }
     }
 }
 

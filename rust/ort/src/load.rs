@@ -34,8 +34,10 @@ pub struct LoadOptions {
     pub cores: usize,
     /// How many runs may happen at once; `None`: as many as `threads` leaves room for.
     pub instances: Option<usize>,
-    /// About how long the proof of batching and the warm-up may take together; runs are never cut off.
+    /// About how long the proof of batching and the warm-up may take together.
     pub warmup_budget: Duration,
+    /// How long one run of the proof or the warm-up may take. The first that takes longer is stopped and is the last.
+    pub longest_run: Duration,
     /// Why requests are not to share runs, each being run whole as it comes; `None`: whether they may is found out.
     pub whole_requests: Option<String>,
     /// Whether requests are to share runs if their rows are not shown to be independent, or never.
@@ -57,6 +59,7 @@ impl Default for LoadOptions {
             cores: 1,
             instances: None,
             warmup_budget: Duration::from_secs(1),
+            longest_run: Duration::from_secs(60),
             whole_requests: None,
             batching: BatchingChoice::Auto,
             session: SessionSettings::default(),
@@ -86,8 +89,12 @@ pub struct LoadTimes {
     pub check: Duration,
     /// Making the session (ONNX Runtime reads and optimises the model).
     pub session: Duration,
-    /// Proving that rows are independent, or that they are not.
-    pub proof: Duration,
+    /// The first run: finding sizes and values that the model takes.
+    pub first: Duration,
+    /// Following rows through the graph, and collecting the values that it knows.
+    pub analysis: Duration,
+    /// Runs of rows alone and beside others.
+    pub trials: Duration,
     /// Choosing threads and measuring run times.
     pub warmup: Duration,
 }
@@ -185,10 +192,20 @@ fn read_and_load(
     let made = now();
     warming();
     let proven = proof::prove(&mut candidate, &session, options)?;
+    if let Some(after) = candidate.limiter.stopped() {
+        let (path, reason) = (path.display(), proven.batching.reason());
+        tracing::warn!(%path, ?after, reason, "a trial run did not end and was stopped");
+    }
     let tried = now();
     let warm = warmup::warm_up(&candidate, session, &proven, options)?;
-    let times =
-        LoadTimes { check: checked - start, session: made - checked, proof: tried - made, warmup: now() - tried };
+    let times = LoadTimes {
+        check: checked - start,
+        session: made - checked,
+        first: proven.first,
+        analysis: proven.analysis,
+        trials: proven.trials,
+        warmup: now() - tried,
+    };
     let (inputs, outputs) = candidate.into_specs();
     Ok(LoadedModel {
         inputs,

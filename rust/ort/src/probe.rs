@@ -6,14 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mlserve_core::backend::{OutputTensor, TensorView};
+use mlserve_core::stop::Stop;
 use mlserve_core::tensor::{DataType, element_count};
 
+use crate::limit::{Endless, Limiter};
+use crate::load::now;
 use crate::model::constants::Constants;
 use crate::model::spec::Port;
 use crate::number::{bfloat_bits, half_bits};
 use crate::session::Session;
+use crate::stop::Terminator;
 use crate::value::Failure;
 
 /// Sizes to try for open dimensions, likeliest first: sequences take any, images want 32 or more.
@@ -64,6 +69,20 @@ pub(crate) struct Knowledge {
     pub(crate) tables: BTreeMap<usize, i64>,
 }
 
+/// Where trial rows run: a session, with all of its outputs, as long as there is time.
+#[derive(Clone, Copy)]
+pub(crate) struct Runner<'a> {
+    pub(crate) session: &'a Arc<Session>,
+    pub(crate) outputs: &'a [usize],
+    pub(crate) limiter: &'a Limiter,
+}
+
+/// The first run that a model did not refuse.
+pub(crate) struct First {
+    pub(crate) answer: Vec<OutputTensor>,
+    pub(crate) took: Duration,
+}
+
 /// How one model can be tried.
 #[derive(Clone, Debug)]
 pub(crate) struct Probe {
@@ -81,12 +100,11 @@ impl Probe {
     ///
     /// **Errors:** the last refusal, if none of them runs.
     pub(crate) fn find(
-        session: &Arc<Session>,
+        runner: &Runner<'_>,
         inputs: &[Port],
         has_rows: bool,
-        outputs: &[usize],
         knowledge: &Knowledge,
-    ) -> Result<(Self, Vec<OutputTensor>), Failure> {
+    ) -> Result<(Self, First), Failure> {
         let mut refusal = Failure::Output("its inputs are too large to try".to_owned());
         let is_open = |port: &Port| port.spec.shape[usize::from(has_rows)..].contains(&-1);
         let sizes = if inputs.iter().any(is_open) { &SIZES[..] } else { &SIZES[..1] };
@@ -103,8 +121,10 @@ impl Probe {
                 }
                 let constants = Arc::clone(&knowledge.constants);
                 let probe = Self { slots, has_rows, bound, extreme_integers: true, constants };
-                match probe.run(session, &[Fill::Plain(1)], outputs) {
-                    Ok(answer) => return Ok((probe, answer)),
+                let begun = now();
+                match probe.run(runner, &[Fill::Plain(1)]) {
+                    Ok(answer) => return Ok((probe, First { answer, took: now() - begun })),
+                    Err(failure @ Failure::Endless(_)) => return Err(failure),
                     Err(failure) => refusal = failure,
                 }
             }
@@ -113,13 +133,8 @@ impl Probe {
     }
 
     /// Runs the model on these rows.
-    pub(crate) fn run(
-        &self,
-        session: &Arc<Session>,
-        rows: &[Fill],
-        outputs: &[usize],
-    ) -> Result<Vec<OutputTensor>, Failure> {
-        self.batch(rows).run(session, outputs)
+    pub(crate) fn run(&self, runner: &Runner<'_>, rows: &[Fill]) -> Result<Vec<OutputTensor>, Failure> {
+        self.batch(rows).run(runner)
     }
 
     /// The inputs of a run of these rows.
@@ -280,10 +295,14 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn run(&self, session: &Arc<Session>, outputs: &[usize]) -> Result<Vec<OutputTensor>, Failure> {
+    /// **Errors:** what the model refuses, and a run that took too long.
+    pub(crate) fn run(&self, runner: &Runner<'_>) -> Result<Vec<OutputTensor>, Failure> {
+        let Runner { session, outputs, limiter } = runner;
         let view = |(datatype, shape, data)| TensorView { datatype, shape, data };
         let tensors = self.tensors.iter().map(|(datatype, shape, data)| (*datatype, &shape[..], &data[..]));
-        session.run(&tensors.map(view).collect::<Vec<_>>(), outputs)
+        let views: Vec<TensorView<'_>> = tensors.map(view).collect();
+        let run = |stop: &Stop| session.run_until(&views, outputs, stop.switch(|| Terminator::new(session.runtime())));
+        limiter.run(run).map_err(|Endless(after)| Failure::Endless(after))?
     }
 }
 

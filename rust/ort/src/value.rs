@@ -5,6 +5,7 @@
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mlserve_core::backend::{OutputTensor, TensorView, TextRoom};
@@ -31,6 +32,8 @@ pub(crate) enum Failure {
     Input(String),
     /// The model gave something that cannot be carried; the text is for the caller.
     Output(String),
+    /// A trial did not end within this time.
+    Endless(Duration),
 }
 
 impl From<Status> for Failure {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::candidate::Candidate;
 use crate::error::LoadError;
 use crate::fault::run_error;
+use crate::limit::Limiter;
 use crate::load::{LoadOptions, now};
-use crate::probe::{Fill, Probe};
+use crate::probe::{Fill, Probe, Runner};
 use crate::proof::Proven;
 use crate::session::Session;
 
@@ -55,12 +56,18 @@ pub(crate) fn warm_up(
     let given = options.threads.unwrap_or(1).max(1);
     let mut warm = Warm { session, threads: given, instances: 0, times: Vec::new() };
     if let Some(probe) = &proven.probe {
-        let trial = Trial { probe, outputs: &outputs, part: options.warmup_budget / PART };
+        let (limiter, part) = (&candidate.limiter, options.warmup_budget / PART);
+        let mut trial = Trial { probe, outputs: &outputs, limiter, part, known: &proven.times };
         if options.threads.is_none() {
             trial.choose_threads(candidate, &mut warm, options.cores)?;
         }
+        if warm.threads != given {
+            trial.known = &[];
+        }
         let max_rows = if proven.batching.has_rows() { options.max_batch_rows.max(1) } else { 1 };
-        warm.times = trial.times(&warm.session, max_rows, options.warmup_budget / 2);
+        // What the proof took is the warm-up's too, down to half of its share.
+        let half = options.warmup_budget / 2;
+        warm.times = trial.times(&warm.session, max_rows, half.saturating_sub(proven.owed).max(half / 2));
     }
     warm.instances = options.instances.unwrap_or(options.cores / warm.threads).max(1);
     Ok(warm)
@@ -69,7 +76,10 @@ pub(crate) fn warm_up(
 struct Trial<'a> {
     probe: &'a Probe,
     outputs: &'a [usize],
+    limiter: &'a Limiter,
     part: Duration,
+    /// Rows and times of runs that were made before.
+    known: &'a [(usize, Duration)],
 }
 
 impl Trial<'_> {
@@ -96,14 +106,20 @@ impl Trial<'_> {
         let mut times: Vec<(usize, Duration)> = Vec::new();
         let mut rows = 1;
         loop {
-            let Some(time) = self.time(session, rows) else { return times };
+            let Some(time) = self.known(rows).or_else(|| self.time(session, rows)) else { return times };
             times.push((rows, time));
+            let next = (rows * 2).min(max_rows);
             // Twice the rows take at most about twice the time.
-            if rows == max_rows || now() + 2 * time > until {
+            if rows == max_rows || (now() + 2 * time > until && self.known(next).is_none()) {
                 return times;
             }
-            rows = (rows * 2).min(max_rows);
+            rows = next;
         }
+    }
+
+    /// What a run of so many rows took before, if it is long enough to count without being repeated.
+    fn known(&self, rows: usize) -> Option<Duration> {
+        self.known.iter().find(|(known, time)| *known == rows && *time > self.part).map(|(_, time)| *time)
     }
 
     /// The smallest time of several runs of so many rows; `None` if the model refuses them.
@@ -114,7 +130,8 @@ impl Trial<'_> {
         let first = now();
         for count in 1..=MAX_RUNS {
             let start = now();
-            if let Err(failure) = batch.run(session, self.outputs) {
+            let runner = Runner { session, outputs: self.outputs, limiter: self.limiter };
+            if let Err(failure) = batch.run(&runner) {
                 let text = run_error(failure, None).text;
                 tracing::debug!(rows, text, "the model refuses a warm-up run");
                 return None;

@@ -13,7 +13,7 @@ use mlserve_core::model::{Batching, ModelSpec};
 use mlserve_core::stats::Stats;
 use mlserve_core::tensor::{DataType, Shape};
 use mlserve_core::version::{NewVersion, Version};
-use mlserve_ort::{Execution, LoadError, LoadOptions, LoadedModel, Optimization, SessionSettings};
+use mlserve_ort::{Execution, Limiter, LoadError, LoadOptions, LoadedModel, Optimization, SessionSettings};
 
 use super::manager::Manager;
 use super::repository::Found;
@@ -24,6 +24,9 @@ use crate::trust::Roots;
 
 /// The reason of a load that ended by a fault of the server's own.
 pub(super) const PANICKED: &str = "loading it panicked";
+
+/// How long a run before the model serves may take, unless requests may take less: others wait for the load.
+const LONGEST_RUN: Duration = Duration::from_secs(60);
 
 /// What ONNX models are to callers.
 const PLATFORM: &str = "onnxruntime_onnx";
@@ -110,7 +113,8 @@ impl Job<'_> {
     ) -> Result<Arc<Version>, Failure> {
         failpoint!("load", error => return Err(error.text().to_owned().into()));
         let begun = manager.clock().now();
-        let mut loaded = mlserve_ort::load_watched(runtime, &self.found.path, &self.options(), warming)?;
+        let longest_run = LONGEST_RUN.min(Duration::from_millis(manager.settings().limits.max_deadline_ms));
+        let mut loaded = mlserve_ort::load_watched(runtime, &self.found.path, &self.options(longest_run), warming)?;
         let samples = self.configure(&mut loaded)?;
         within_reach(&loaded, manager.settings().limits.max_tensors)?;
         self.tell_of_batching(&loaded.batching);
@@ -124,7 +128,8 @@ impl Job<'_> {
             batching: loaded.batching,
             time_follows_values: loaded.time_follows_values,
         };
-        let trial = Trial { backend: &*loaded.backend, spec: &spec, clock: manager.clock() };
+        let limiter = Limiter::new(longest_run);
+        let trial = Trial { backend: &*loaded.backend, spec: &spec, clock: manager.clock(), limiter };
         trial.run_samples(&samples)?;
         let warmup = loaded.warmup.iter().map(|&(rows, took)| (rows, row_bytes, took));
         let warmup = warmup.chain(trial.run_seen(self.seen)).collect();
@@ -167,10 +172,11 @@ impl Job<'_> {
         }
     }
 
-    fn options(&self) -> LoadOptions {
+    fn options(&self, longest_run: Duration) -> LoadOptions {
         let positive = |number: usize| (number > 0).then_some(number);
         let runtime = self.config.map(|config| config.runtime_options().clone()).unwrap_or_default();
         LoadOptions {
+            longest_run,
             max_batch_rows: self.settings.max_batch_rows,
             threads: positive(self.settings.threads).or(runtime.intra_op_threads),
             cores: resources::cores(),

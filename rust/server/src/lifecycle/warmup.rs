@@ -9,6 +9,7 @@ use mlserve_core::clock::Clock;
 use mlserve_core::failpoint;
 use mlserve_core::model::ModelSpec;
 use mlserve_core::tensor::{DataType, Shape, byte_count, element_count};
+use mlserve_ort::{Endless, Limiter};
 
 use crate::model_config::Warmup;
 
@@ -28,6 +29,8 @@ pub(super) struct Trial<'a> {
     pub(super) spec: &'a ModelSpec,
     /// Where time comes from.
     pub(super) clock: &'a Clock,
+    /// Ends runs that take too long.
+    pub(super) limiter: Limiter,
 }
 
 impl Trial<'_> {
@@ -77,7 +80,11 @@ impl Trial<'_> {
         failpoint!("warm_up", error => return Err(RunError { is_input_fault: false, text: error.text().to_owned() }));
         let views: Vec<TensorView<'_>> = tensors.iter().map(Tensor::view).collect();
         let outputs: Vec<usize> = (0..self.spec.outputs.len()).collect();
-        self.backend.run(&views, &outputs).map(drop)
+        let run = self.limiter.run(|stop| self.backend.run_until(&views, &outputs, stop).map(drop));
+        run.unwrap_or_else(|Endless(after)| {
+            let text = format!("the run did not end within {} s and was stopped", after.as_secs_f64());
+            Err(RunError { is_input_fault: true, text })
+        })
     }
 }
 
