@@ -14,6 +14,7 @@ mod pick;
 mod product;
 mod reduce;
 mod rules;
+mod sequence;
 mod shape;
 mod size;
 mod tabular;
@@ -208,6 +209,7 @@ impl<'a> Walk<'a> {
                 "If" => return self.branches(node, &inputs),
                 "Loop" => return self.repeated(node, &inputs),
                 "Scan" => return self.scanned(node, &inputs),
+                "SequenceMap" => return self.mapped(node, &inputs),
                 _ => {}
             }
         }

@@ -91,6 +91,8 @@ pub struct Attribute {
     pub f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub s: Option<Vec<u8>>,
     #[prost(message, optional, tag = "5")]
     pub t: Option<Tensor>,
     #[prost(message, optional, tag = "6")]
@@ -229,6 +231,10 @@ pub fn texts(name: &str, values: &[&str]) -> Attribute {
     Attribute { name: name.to_owned(), strings, r#type: 8, ..Attribute::default() }
 }
 
+pub fn text(name: &str, value: &str) -> Attribute {
+    Attribute { name: name.to_owned(), s: Some(value.as_bytes().to_vec()), r#type: 3, ..Attribute::default() }
+}
+
 pub fn int(name: &str, value: i64) -> Attribute {
     Attribute { name: name.to_owned(), i: Some(value), r#type: 2, ..Attribute::default() }
 }
@@ -312,10 +318,12 @@ impl Builder {
     }
 
     pub fn model(self) -> Model {
-        let mut opset_import = vec![Opset { domain: String::new(), version: 17 }];
-        opset_import.extend(self.domains);
+        let mut opset_import = self.domains;
+        if !opset_import.iter().any(|opset| opset.domain.is_empty()) {
+            opset_import.insert(0, Opset { domain: String::new(), version: 17 });
+        }
         Model {
-            ir_version: 8,
+            ir_version: if opset_import[0].version > 17 { 10 } else { 8 },
             producer_name: "mlserve tests".to_owned(),
             graph: Some(self.graph),
             opset_import,

@@ -22,6 +22,8 @@ pub(super) fn apply(step: &mut Step<'_>) -> Ruled {
         }
         "QLinearAdd" | "QLinearMul" => quantised_pair(step),
         "QLinearSigmoid" | "QLinearLeakyRelu" => scaled(step),
+        "QLinearSoftmax" => scaled_softmax(step),
+        "QLinearConcat" => scaled_concat(step),
         "QLinearConv" => window::convolve(step, 3),
         "FusedConv" if step.inputs.len() <= 3 => window::convolve(step, 1),
         "QLinearGlobalAveragePool" if !step.node.flag("channels_last") => window::pool_all(step),
@@ -29,7 +31,9 @@ pub(super) fn apply(step: &mut Step<'_>) -> Ruled {
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => skip_layer_norm(step),
         "SimplifiedLayerNormalization" => reduce::layer_norm(step),
         "EmbedLayerNormalization" => embed(step),
-        "Attention" | "MultiHeadAttention" | "QAttention" => attention(step),
+        "Attention" | "QAttention" => attention(step),
+        "MultiHeadAttention" => multi_head(step),
+        "RotaryEmbedding" => rotated(step),
         _ => Err(UNKNOWN),
     }
 }
@@ -87,6 +91,60 @@ fn embed(step: &mut Step<'_>) -> Ruled {
     Ok(vec![embedded.clone(), mask, embedded])
 }
 
+/// `QLinearSoftmax`: in old operator sets all dimensions from the axis on are one.
+fn scaled_softmax(step: &mut Step<'_>) -> Ruled {
+    let values = scaled(step)?;
+    let [value] = &values[..] else { return Err(UNKNOWN) };
+    let rank = value.rank().ok_or(UNKNOWN)?;
+    let first = super::index(step.node.int("axis", -1), rank).ok_or(UNKNOWN)?;
+    match value.axis() {
+        Some(axis) if axis.at >= first => Err(How::Mixes("normalises over the batch")),
+        _ => Ok(values),
+    }
+}
+
+/// `QLinearConcat`: scale and zero point of the result, then three inputs for each part.
+fn scaled_concat(step: &mut Step<'_>) -> Ruled {
+    let is_part = |at: usize| at >= 2 && (at - 2).is_multiple_of(3);
+    let is_scale = |at: usize| step.value(at).is_some_and(Value::is_scalar);
+    if step.inputs.len() < 5 || !(0..step.inputs.len()).filter(|&at| !is_part(at)).all(is_scale) {
+        return Err(UNKNOWN);
+    }
+    step.inputs = step.inputs.iter().skip(2).step_by(3).cloned().collect();
+    super::arrange::concat(step)
+}
+
+/// A bias of attention that is the same for all rows.
+fn is_one_for_all(value: &Value) -> bool {
+    let dims = value.dims.as_deref().unwrap_or_default();
+    value.is_fixed() && dims.len() == 4 && dims[0].is(1)
+}
+
+/// Attention with keys and values of its own, and past ones of each row. Queries of five dimensions hold all three.
+fn multi_head(step: &mut Step<'_>) -> Ruled {
+    let dims = step.dims(0)?;
+    let bias_is_shared = step.value(5).is_some_and(is_one_for_all);
+    window::rows_first(step, &[0, 1, 2, 4, 5, 6, 7], if bias_is_shared { &[3, 5] } else { &[3] })?;
+    let is_usual = dims.len() == 3 && step.value(1).is_some() && step.value(2).is_some();
+    if !is_usual || step.node.output.len() > 3 {
+        return Err(UNKNOWN);
+    }
+    let width = step.symbols.fresh();
+    let answer = Value::rows(Axis::plain(0), vec![dims[0].clone(), dims[1].clone(), width]);
+    Ok(vec![answer, window::any_rows(step, 4), window::any_rows(step, 4)])
+}
+
+/// `RotaryEmbedding`: a place for each row's elements, or one to begin with for all.
+fn rotated(step: &mut Step<'_>) -> Ruled {
+    let dims = step.dims(0)?;
+    let begins_alike = step.value(1).is_some_and(Value::is_scalar);
+    window::rows_first(step, &[0, 1], if begins_alike { &[1, 2, 3] } else { &[2, 3] })?;
+    if step.node.flag("is_packed_batching") || step.value(1).is_none() {
+        return Err(UNKNOWN);
+    }
+    Ok(vec![Value::rows(Axis::plain(0), dims)])
+}
+
 /// Attention without past: every input that is no weight has the rows first.
 fn attention(step: &mut Step<'_>) -> Ruled {
     let dims = step.dims(0)?;
@@ -96,12 +154,16 @@ fn attention(step: &mut Step<'_>) -> Ruled {
     // Weights, biases, scales and zero points; past states are not followed.
     let (constant, rows): (&[usize], &[usize]) = match step.node.op_type.as_str() {
         "Attention" => (&[1, 2], &[0, 3, 5]),
-        "QAttention" => (&[1, 2, 3, 4, 6, 7], &[0, 5]),
-        _ => (&[3], &[0, 1, 2, 4, 5]),
+        _ => (&[1, 2, 3, 4, 6, 7], &[0, 5]),
     };
     let known = |at: usize| constant.contains(&at) || rows.contains(&at) || step.value(at).is_none();
     let is_constant = |at: &usize| step.value(*at).is_none_or(Value::is_fixed);
-    let is_row = |at: &usize| step.value(*at).is_none_or(|value| value.axis() == Some(&Axis::plain(0)));
+    let bias_is_shared =
+        |at: usize, value: &Value| step.node.op_type == "Attention" && at == 5 && is_one_for_all(value);
+    let is_row = |at: &usize| {
+        let is_own = |value: &Value| value.axis() == Some(&Axis::plain(0)) || bias_is_shared(*at, value);
+        step.value(*at).is_none_or(is_own)
+    };
     let scales = if step.node.op_type == "QAttention" { &[3, 6][..] } else { &[] };
     let is_one_scale = |at: &usize| step.value(*at).is_none_or(Value::is_scalar);
     let is_kept = (0..step.inputs.len()).all(known)

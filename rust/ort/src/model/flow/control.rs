@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::super::proto::{Attribute, Function, Graph, Node};
 use super::size::Size;
 use super::value::{Axis, Dims, Flow, How, Value};
-use super::{Ruled, Walk, index, version};
+use super::{Ruled, Walk, index, sequence, version};
 
 /// How often a loop's body is read until what it carries has settled.
 const MAX_ROUNDS: usize = 4;
@@ -86,6 +86,16 @@ impl<'a> Walk<'a> {
     fn merged(&mut self, one: Dims, other: Dims) -> Dims {
         let mut merge = |(one, other): (Size, Size)| if one == other { one } else { self.symbols.fresh() };
         one.into_iter().zip(other).map(&mut merge).collect()
+    }
+
+    /// `SequenceMap`: the graph inside gets one element after the other.
+    pub(super) fn mapped(&mut self, node: &Node, inputs: &[Option<Value>]) -> Ruled {
+        let body = node.attribute.iter().find_map(|attribute| attribute.g.as_ref()).ok_or(NO_BODY)?;
+        let elements: Option<Vec<Value>> =
+            inputs.iter().map(|list| Some(sequence::element(&mut self.symbols, list.as_ref()?))).collect();
+        let made = self.inside(body, &elements.ok_or(How::Unknown("lacks an input"))?);
+        // What is made of elements without rows may yet be made of rows around.
+        Ok(made.into_iter().map(|value| Value { content: None, origin: None, ..value }).collect())
     }
 
     pub(super) fn repeated(&mut self, node: &Node, inputs: &[Option<Value>]) -> Ruled {

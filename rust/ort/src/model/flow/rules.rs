@@ -1,7 +1,9 @@
 //! Which rule an operation has. What has none is not known to keep rows apart.
 
 use super::value::How;
-use super::{Ruled, Step, arrange, content, contrib, elementwise, join, pick, product, reduce, shape, tabular, window};
+use super::{
+    Ruled, Step, arrange, content, contrib, elementwise, join, pick, product, reduce, sequence, shape, tabular, window,
+};
 
 const UNKNOWN: How = How::Unknown("is not known to keep rows apart");
 
@@ -21,7 +23,7 @@ pub(super) fn apply(mut step: Step<'_>) -> Ruled {
     match step.node.domain.as_str() {
         "ai.onnx.ml" => tabular::apply(step),
         "com.microsoft" => contrib::apply(step),
-        _ => onnx(step),
+        _ => sequence::apply(step).unwrap_or_else(|| onnx(step)),
     }
 }
 
@@ -115,7 +117,9 @@ fn windowed(step: &mut Step<'_>, name: &str) -> Ruled {
     match name {
         "Conv" | "ConvInteger" => window::convolve(step, 1),
         "QLinearConv" => window::convolve(step, 3),
-        "ConvTranspose" | "DeformConv" => window::batched(step),
+        "ConvTranspose" => window::batched(step),
+        "DeformConv" => window::deformed(step),
+        "CausalConvWithState" => window::causal(step),
         "Col2Im" => window::image(step),
         // A signal with or without its last dimension.
         "STFT" => window::batched_to(step, 4),
@@ -130,6 +134,7 @@ fn windowed(step: &mut Step<'_>, name: &str) -> Ruled {
         }
         "RNN" | "GRU" | "LSTM" => window::recurrent(step),
         "Attention" => window::attention(step),
+        "LinearAttention" => window::linear_attention(step),
         "RotaryEmbedding" => window::rotated(step),
         _ => Err(UNKNOWN),
     }

@@ -210,6 +210,49 @@ pub(super) fn attention(step: &mut Step<'_>) -> Ruled {
     Ok(vec![made(dims.len()), made(4), made(4), made(4)])
 }
 
+/// **Errors:** an input that is neither the rows' own, at these places, nor constant, at those; or the first has no rows.
+pub(super) fn rows_first(step: &Step<'_>, rows: &[usize], constants: &[usize]) -> Result<(), How> {
+    let plain = Axis::plain(0);
+    let is_kept = |at: usize| {
+        step.value(at).is_none_or(|value| {
+            (rows.contains(&at) && value.axis() == Some(&plain)) || (constants.contains(&at) && value.is_fixed())
+        })
+    };
+    if step.needed(0)?.axis() == Some(&plain) && (0..step.inputs.len()).all(is_kept) {
+        Ok(())
+    } else {
+        Err(How::Unknown("joins rows with what may lie across them"))
+    }
+}
+
+/// Rows of this rank, of sizes that are not computed.
+pub(super) fn any_rows(step: &mut Step<'_>, rank: usize) -> Value {
+    let mut dims = vec![Size::rows()];
+    dims.resize_with(rank, || step.symbols.fresh());
+    Value::rows(Axis::plain(0), dims)
+}
+
+/// `DeformConv`: each row has offsets of its own, and a mask.
+pub(super) fn deformed(step: &mut Step<'_>) -> Ruled {
+    rows_first(step, &[0, 2, 4], &[1, 3])?;
+    let rank = step.dims(0)?.len();
+    Ok(vec![any_rows(step, rank)])
+}
+
+/// `CausalConvWithState`: each row has a state of its own, or none.
+pub(super) fn causal(step: &mut Step<'_>) -> Ruled {
+    rows_first(step, &[0, 3], &[1, 2])?;
+    let dims = step.dims(0)?;
+    let state = any_rows(step, 3);
+    Ok(vec![Value::rows(Axis::plain(0), dims), state])
+}
+
+/// `LinearAttention`: whatever it takes belongs to a row.
+pub(super) fn linear_attention(step: &mut Step<'_>) -> Ruled {
+    rows_first(step, &[0, 1, 2, 3, 4, 5], &[])?;
+    Ok(vec![any_rows(step, 3), any_rows(step, 4)])
+}
+
 /// `RotaryEmbedding`: places are the rows' own, tables may be constant.
 pub(super) fn rotated(step: &mut Step<'_>) -> Ruled {
     let dims = step.dims(0)?;
