@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mlserve_core::backend::{OutputTensor, TensorView};
+use mlserve_core::backend::{OutputTensor, TensorView, TextRoom};
 use mlserve_core::stop::Stop;
 use mlserve_core::tensor::{DataType, element_count};
 
@@ -301,7 +301,10 @@ impl Batch {
         let view = |(datatype, shape, data)| TensorView { datatype, shape, data };
         let tensors = self.tensors.iter().map(|(datatype, shape, data)| (*datatype, &shape[..], &data[..]));
         let views: Vec<TensorView<'_>> = tensors.map(view).collect();
-        let run = |stop: &Stop| session.run_until(&views, outputs, stop.switch(|| Terminator::new(session.runtime())));
+        let run = |stop: &Stop| {
+            let terminator = stop.switch(|| Terminator::new(session.runtime()));
+            session.run_until(&views, outputs, terminator, &mut TextRoom::unbounded())
+        };
         limiter.run(run).map_err(|Endless(after)| Failure::Endless(after))?
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mlserve_core::backend::{ALIGNMENT, Backend, RunError, TensorView};
+use mlserve_core::backend::{ALIGNMENT, Backend, RunError, TensorView, TextRoom};
 use mlserve_core::clock::Clock;
 use mlserve_core::failpoint;
 use mlserve_core::model::ModelSpec;
@@ -80,7 +80,9 @@ impl Trial<'_> {
         failpoint!("warm_up", error => return Err(RunError { is_input_fault: false, text: error.text().to_owned() }));
         let views: Vec<TensorView<'_>> = tensors.iter().map(Tensor::view).collect();
         let outputs: Vec<usize> = (0..self.spec.outputs.len()).collect();
-        let run = self.limiter.run(|stop| self.backend.run_until(&views, &outputs, stop).map(drop));
+        let run = self
+            .limiter
+            .run(|stop| self.backend.run_until(&views, &outputs, stop, &mut TextRoom::unbounded()).map(drop));
         run.unwrap_or_else(|Endless(after)| {
             let text = format!("the run did not end within {} s and was stopped", after.as_secs_f64());
             Err(RunError { is_input_fault: true, text })
