@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 SMALL = Scale(windows=1, good_requests=40, is_full=False)
-FULL = Scale(windows=3, good_requests=1_000, is_full=True)
+FULL = Scale(windows=3, good_requests=500, is_full=True)
 # A test at full size may take long; it ends by itself.
 FULL_LIMIT_S = 1_800
 _FIGURES = pytest.StashKey[list[Figures]]()

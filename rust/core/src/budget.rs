@@ -70,11 +70,12 @@ impl LocalBudget {
     ///
     /// **Cost:** one uncontended atomic operation, unless the loop's part has to be topped up.
     pub fn reserve(self: &Arc<Self>, units: usize) -> Option<Reservation> {
+        self.spend(units).then(|| Reservation { budget: Arc::clone(self), units })
+    }
+
+    fn spend(&self, units: usize) -> bool {
         let spend = |idle: usize| idle.checked_sub(units);
-        if self.idle.fetch_update(Ordering::AcqRel, Ordering::Relaxed, spend).is_err() && !self.top_up(units) {
-            return None;
-        }
-        Some(Reservation { budget: Arc::clone(self), units })
+        self.idle.fetch_update(Ordering::AcqRel, Ordering::Relaxed, spend).is_ok() || self.top_up(units)
     }
 
     /// Spends what lies idle and draws the rest; `false` if that would exceed the budget.
@@ -128,9 +129,9 @@ impl Reservation {
     /// Holds `more` units as well, or says that the budget is spent and holds what it held.
     #[must_use]
     pub fn grow(&mut self, more: usize) -> bool {
-        let Some(mut added) = self.budget.reserve(more) else { return false };
-        self.units += std::mem::take(&mut added.units);
-        true
+        let fits = more == 0 || self.budget.spend(more);
+        self.units += if fits { more } else { 0 };
+        fits
     }
 
     /// Gives back all but `units`.

@@ -246,26 +246,16 @@ fn scatter(
     outcomes: &mut Vec<Outcome>,
 ) {
     let number = job.version.next_batch();
-    let mut batch = batch.into_iter();
-    loop {
-        let cut = AssertUnwindSafe(|| {
-            for entry in batch.by_ref() {
-                let Entry { ticket, outputs, classes, rows: count, offset, .. } = entry;
-                let result = scattered.as_ref().map_or_else(|error| Err(error.clone()), |_| Err(panicked()));
-                // In its place before anything can go wrong, so that its caller is answered whatever happens.
-                outcomes.push(Outcome { ticket, result, timing: Timing::default() });
-                failpoint!("scatter");
-                if let (Ok(scattered), Some(outcome)) = (scattered, outcomes.last_mut()) {
-                    let outputs = scattered.rows_of(&outputs, classes.as_deref().unwrap_or_default(), count, offset);
-                    let place = BatchPlace { batch: number, rows, offset };
-                    outcome.result = outputs.map(|outputs| Rows { outputs, place, rows: count });
-                }
-            }
+    for entry in batch {
+        let Entry { ticket, outputs, classes, rows: count, offset, .. } = entry;
+        // The ticket stays out here, so that its caller is answered whatever happens.
+        let result = guarded(job.slot, || {
+            failpoint!("scatter");
+            let scattered = scattered.as_ref().map_err(Error::clone)?;
+            let outputs = scattered.rows_of(&outputs, classes.as_deref().unwrap_or_default(), count, offset)?;
+            Ok(Rows { outputs, place: BatchPlace { batch: number, rows, offset }, rows: count })
         });
-        match catch_unwind(cut) {
-            Ok(()) => return,
-            Err(_) => job.slot.panics.add(1),
-        }
+        outcomes.push(Outcome { ticket, result, timing: Timing::default() });
     }
 }
 

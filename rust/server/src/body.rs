@@ -180,8 +180,8 @@ impl Limit {
 /// A body as it comes in.
 #[derive(Debug)]
 pub(crate) struct Collector {
-    /// Once the rest is waited for: what the sender makes others wait for.
-    held: Option<Held>,
+    /// Once the rest is waited for: what the sender makes others wait for. Boxed, for most bodies are here at once.
+    held: Option<Box<Held>>,
     context: LoopContext,
     body: RequestBody,
     gathered: Gathered,
@@ -259,7 +259,7 @@ impl Collector {
     /// **Errors:** too large; out of budget; too slow; cancelled.
     pub(crate) async fn finish(&mut self) -> Result<()> {
         let mut pace = BodyPace::start(&self.context.process().settings.limits, self.gathered.len);
-        self.held.insert(self.context.share().hold()).grow_to(self.gathered.len)?;
+        self.held.insert(Box::new(self.context.share().hold())).grow_to(self.gathered.len)?;
         loop {
             let before = self.gathered.len;
             let progress = poll_fn(|cx| match self.poll(cx) {

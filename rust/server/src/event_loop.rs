@@ -46,7 +46,15 @@ const OCCUPANCY_EVERY: Duration = Duration::from_millis(10);
 
 /// What a connection of this loop works with. Cloning is cheap; it never leaves its thread.
 #[derive(Clone, Debug)]
-pub(crate) struct LoopContext(Rc<Inner>, Arc<Share>, Peer);
+pub(crate) struct LoopContext(Rc<OfConnection>);
+
+/// What is of one connection, and the loop that it lives on. In one place: each request clones the way to it.
+#[derive(Debug)]
+struct OfConnection {
+    inner: Rc<Inner>,
+    share: Arc<Share>,
+    client: Peer,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -82,56 +90,57 @@ impl LoopContext {
             access_log,
             process,
         });
-        Self(inner, share, Peer::default())
+        Self(Rc::new(OfConnection { inner, share, client: Peer::default() }))
     }
 
     /// The same for a connection with `client`.
     fn of_connection(&self, client: Peer) -> Self {
-        Self(Rc::clone(&self.0), Arc::new(Share::new(&self.process().shares, client.address())), client)
+        let share = Arc::new(Share::new(&self.process().shares, client.address()));
+        Self(Rc::new(OfConnection { inner: Rc::clone(&self.0.inner), share, client }))
     }
 
     /// Who is at the other end of the connection.
     pub(crate) fn client(&self) -> Peer {
-        self.2
+        self.0.client
     }
 
     /// What the connection may hold of the budget.
     pub(crate) fn share(&self) -> &Arc<Share> {
-        &self.1
+        &self.0.share
     }
 
     /// What all threads share.
     pub(crate) fn process(&self) -> &Arc<Process> {
-        &self.0.process
+        &self.0.inner.process
     }
 
     /// The access log, if there is one.
     pub(crate) fn access_log(&self) -> Option<&AccessLog> {
-        self.0.access_log.as_ref()
+        self.0.inner.access_log.as_ref()
     }
 
     /// The present moment.
     pub(crate) fn now(&self) -> Instant {
-        self.0.process.clock.now()
+        self.0.inner.process.clock.now()
     }
 
     /// When a request came whose first bytes are being read: now, or when the process was paused, if it was in the
     /// sockets already. Deadlines that callers ask for count from here.
     pub(crate) fn arrival(&self) -> Instant {
-        self.0.arrivals.borrow_mut().arrival(&self.0.process.shared.watch, self.0.home, self.now())
+        self.0.inner.arrivals.borrow_mut().arrival(&self.0.inner.process.shared.watch, self.0.inner.home, self.now())
     }
 
     /// Holds `bytes` of the process's budget.
     ///
     /// **Errors:** the budget is spent.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<Reservation, Error> {
-        self.0.bytes.reserve(bytes).ok_or_else(|| out_of_budget(bytes))
+        self.0.inner.bytes.reserve(bytes).ok_or_else(|| out_of_budget(bytes))
     }
 
     /// Sends a decoded request on its way; `reply` is answered in this or a later turn, on this loop.
     pub(crate) fn submit(&self, request: Request, reply: Box<dyn Reply>) {
-        self.0.pipeline.borrow_mut().submit(request, reply);
-        self.0.submitted.notify_one();
+        self.0.inner.pipeline.borrow_mut().submit(request, reply);
+        self.0.inner.submitted.notify_one();
     }
 
     /// Sends on a request of the same process, within the limits of those that come over a socket.
@@ -150,7 +159,7 @@ impl LoopContext {
 
     fn held_for(&self, request: &Request) -> Result<Reservation, Error> {
         let bytes = request.inputs.iter().map(|input| input.data.len()).fold(0, usize::saturating_add);
-        let most = self.0.process.settings.limits.max_body_bytes;
+        let most = self.0.inner.process.settings.limits.max_body_bytes;
         if bytes > most {
             return Err(Error::too_large(format!(
                 "the request has {bytes} bytes; at most {most} are allowed (limits.max_body_bytes)"
@@ -170,22 +179,22 @@ impl LoopContext {
 
     /// Counts a request that was refused before it could be submitted.
     pub(crate) fn count_refused(&self, protocol: Protocol, error: &Error) {
-        self.0.pipeline.borrow().count_refused(protocol, error);
+        self.0.inner.pipeline.borrow().count_refused(protocol, error);
     }
 
     /// Ends turns: runs after the tasks that were ready, and again after each look at the sockets.
     async fn run_turns(&self) {
         let mut busy = Busy::new(self.now());
         loop {
-            self.0.submitted.notified().await;
+            self.0.inner.submitted.notified().await;
             failpoint!("turn");
             loop {
-                let decision = self.0.pipeline.borrow_mut().look();
+                let decision = self.0.inner.pipeline.borrow_mut().look();
                 match decision {
                     // Yields to every ready task and to one look at the sockets.
                     Decision::LookAgain => tokio::task::yield_now().await,
                     // What was left for the next turn is seen by the next look.
-                    Decision::Flush => self.0.pipeline.borrow_mut().flush(),
+                    Decision::Flush => self.0.inner.pipeline.borrow_mut().flush(),
                     Decision::Rest => {
                         self.watch_expiry();
                         break;
@@ -193,7 +202,7 @@ impl LoopContext {
                 }
             }
             if let Some(thousandths) = busy.measure(self.now()) {
-                self.0.pipeline.borrow().set_occupancy(thousandths);
+                self.0.inner.pipeline.borrow().set_occupancy(thousandths);
             }
         }
     }
@@ -205,15 +214,15 @@ impl LoopContext {
             failpoint!("mailbox");
             pulse.answer(mail.ping);
             if mail.plan_changed {
-                self.0.pipeline.borrow_mut().plan_changed();
-                self.0.submitted.notify_one();
+                self.0.inner.pipeline.borrow_mut().plan_changed();
+                self.0.inner.submitted.notify_one();
             }
             if mail.deliveries.is_empty() {
                 // A loop that a ping wakes after a pause notes it, so that what comes later counts as new.
                 self.arrival();
             }
             while let Some(delivery) = mail.deliveries.pop_front() {
-                self.0.pipeline.borrow_mut().receive(delivery);
+                self.0.inner.pipeline.borrow_mut().receive(delivery);
             }
         }
     }
@@ -224,11 +233,11 @@ impl LoopContext {
             match arrival {
                 Arrival::Connection(socket, guard) => serve_connection(self, socket, guard),
                 Arrival::Request(request, reply) => self.submit_from_process(*request, reply),
-                Arrival::MakeRoom(count) => self.0.connections.make_room(count),
+                Arrival::MakeRoom(count) => self.0.inner.connections.make_room(count),
                 Arrival::End => break,
                 #[cfg(test)]
                 Arrival::Fault => {
-                    self.0.is_broken.set(true);
+                    self.0.inner.is_broken.set(true);
                     break;
                 }
             }
@@ -238,34 +247,34 @@ impl LoopContext {
     /// Answers what waited in a queue until its time was over.
     async fn run_expiry(&self) {
         loop {
-            let next = self.0.pipeline.borrow().next_expiry();
-            self.0.expiry_awaited.set(next);
+            let next = self.0.inner.pipeline.borrow().next_expiry();
+            self.0.inner.expiry_awaited.set(next);
             let Some(next) = next else {
-                self.0.expiry_moved.notified().await;
+                self.0.inner.expiry_moved.notified().await;
                 continue;
             };
             tokio::select! {
-                () = tokio::time::sleep_until(next.into()) => self.0.pipeline.borrow_mut().expire(),
-                () = self.0.expiry_moved.notified() => {}
+                () = tokio::time::sleep_until(next.into()) => self.0.inner.pipeline.borrow_mut().expire(),
+                () = self.0.inner.expiry_moved.notified() => {}
             }
         }
     }
 
     /// Goes on after a panic: what was in the turn is answered as failed, what waits elsewhere waits on.
     fn recover(&self) {
-        self.0.pipeline.borrow_mut().recover();
-        self.0.submitted.notify_one();
-        self.0.expiry_moved.notify_one();
+        self.0.inner.pipeline.borrow_mut().recover();
+        self.0.inner.submitted.notify_one();
+        self.0.inner.expiry_moved.notify_one();
     }
 
     fn watch_expiry(&self) {
-        let next = self.0.pipeline.borrow().next_expiry();
-        let is_earlier = match (next, self.0.expiry_awaited.get()) {
+        let next = self.0.inner.pipeline.borrow().next_expiry();
+        let is_earlier = match (next, self.0.inner.expiry_awaited.get()) {
             (Some(next), Some(awaited)) => next < awaited,
             (next, awaited) => next.is_some() && awaited.is_none(),
         };
         if is_earlier {
-            self.0.expiry_moved.notify_one();
+            self.0.inner.expiry_moved.notify_one();
         }
     }
 }
@@ -303,7 +312,7 @@ fn serve_connection(context: &LoopContext, socket: Socket, guard: ConnectionGuar
     tokio::task::spawn_local(async move {
         let process = Arc::clone(context.process());
         let meter = Rc::new(Meter::default());
-        let _place = context.0.connections.enter(Rc::clone(&meter));
+        let _place = context.0.inner.connections.enter(Rc::clone(&meter));
         // Boxed: each layer around it would make room for it again.
         let served = Box::pin(async {
             failpoint!("connection");

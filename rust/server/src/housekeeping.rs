@@ -1,7 +1,8 @@
 //! Gives memory back that a burst has left behind: the runtime's arena and the allocator keep what they once needed.
 //!
 //! Looks at the resident memory now and then, on the front thread. Giving back takes milliseconds and locks the
-//! allocator, so it waits until the memory in use has come down, and does not try again before more has gathered.
+//! allocator, so it waits until the memory in use has come down. What did not come back then is asked for again when more
+//! has gathered, or some time later: what one lasting piece of memory held down may be free by then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,10 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const WORTH_BYTES: usize = 24 << 20;
 /// Connections that leave about as much behind when they have closed (24 kB each, measured).
 const CROWD: usize = 1_000;
+
+/// Looks until the next try after one that freed everything, and at most: about three hours.
+const FIRST_PATIENCE: u32 = 4;
+const MOST_PATIENCE: u32 = 1 << 12;
 
 /// Looks after the memory of `process` until dropped.
 ///
@@ -59,8 +64,13 @@ struct Keeper {
     /// Resident bytes that could not be given back, or were there from the start. Connections that were open then have
     /// their part in it.
     floor: usize,
+    /// Resident bytes at the start, or the least since.
+    least: usize,
     /// Most connections since.
     crowd: usize,
+    /// Looks since something was given back, and how many to wait before trying again.
+    looks: u32,
+    patience: u32,
     /// The last look.
     last: Use,
 }
@@ -68,7 +78,8 @@ struct Keeper {
 impl Keeper {
     /// Begins with what is resident now, less what requests and answers hold of it: they may have come already.
     fn new(now: Use) -> Self {
-        Self { floor: now.resident.saturating_sub(now.held), crowd: now.connections, last: now }
+        let floor = now.resident.saturating_sub(now.held);
+        Self { floor, least: floor, crowd: now.connections, looks: 0, patience: FIRST_PATIENCE, last: now }
     }
 
     /// Whether to give back now: enough has gathered, or many connections have closed; and neither what requests and
@@ -77,16 +88,22 @@ impl Keeper {
         let last = std::mem::replace(&mut self.last, now);
         let floor = self.floor;
         self.floor = floor.min(now.resident);
+        self.least = self.least.min(self.floor);
+        self.looks = self.looks.saturating_add(1);
         self.crowd = self.crowd.max(now.connections);
-        let has_grown = now.resident >= floor.saturating_add(now.held).saturating_add(WORTH_BYTES);
+        let is_worth = |above: usize| now.resident >= above.saturating_add(now.held).saturating_add(WORTH_BYTES);
+        let may_be_free_by_now = self.looks > self.patience && is_worth(self.least);
         let has_thinned = now.connections + CROWD <= self.crowd && now.connections >= last.connections;
-        now.held <= last.held && (has_grown || has_thinned)
+        now.held <= last.held && (is_worth(floor) || has_thinned || may_be_free_by_now)
     }
 
     fn gave_back(&mut self, now: Use) {
         // What requests hold now is theirs; it must not count as memory that cannot be given back.
         self.floor = now.resident.saturating_sub(now.held);
         self.crowd = now.connections;
+        let is_all = self.floor < self.least.saturating_add(WORTH_BYTES);
+        self.patience = if is_all { FIRST_PATIENCE } else { (self.patience * 2).min(MOST_PATIENCE) };
+        self.looks = 0;
     }
 }
 
@@ -117,6 +134,20 @@ mod tests {
         assert!(!keeper.look(with(200, 0)), "what did not come back is not asked for again");
         keeper.gave_back(with(190, 100));
         assert!(keeper.look(with(200, 0)), "what was in use then comes back later");
+    }
+
+    #[test]
+    fn what_did_not_come_back_is_asked_for_again_later_and_ever_less_often() {
+        let mut keeper = Keeper::new(with(50, 0));
+        assert!(keeper.look(with(300, 0)));
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            keeper.gave_back(with(120, 0));
+            waits.push((1..1_000).find(|_| keeper.look(with(120, 0))).expect("it tries again"));
+        }
+        assert!(waits.is_sorted_by(|one, next| 2 * one - 1 == *next), "{waits:?}");
+        keeper.gave_back(with(60, 0));
+        assert!((0..1_000).all(|_| !keeper.look(with(60, 0))), "nothing is left to ask for");
     }
 
     #[test]

@@ -105,7 +105,7 @@ async fn receive(context: &LoopContext, arrivals: &mut mpsc::UnboundedReceiver<A
         context.try_to_recover();
     }
     #[cfg(test)]
-    assert!(!context.0.is_broken.get(), "on purpose");
+    assert!(!context.0.inner.is_broken.get(), "on purpose");
 }
 
 /// A task that is kept ends only if it could not be mended.
