@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -243,9 +244,38 @@ def test_a_user_who_knows_better_can_say_so(
     expected = "its settings say" if choice == "off" else "ReduceMean"
     assert expected in found["batching_reason"]
     assert ('batching = \\"trust\\"' in server.log.read_text()) == (choice == "trust")
+    assert ('batching = \\"off\\": one request per run' in server.log.read_text()) == (choice == "off")
+    assert inspected(dictionaries / "words" / "1" / "model.onnx", choice) == found["batching"]
     answers = ask_each(server, "words", [[Tensor.of("s", word, "BYTES")] for word in (RED, GREEN)])
     # Whoever trusts this model gets what it does: the test proves that requests shared runs.
     assert any((answer != 0).any() for answer in answers) == (choice == "trust")
+
+
+def inspected(path: Path, choice: str) -> str:
+    """What `mlserve inspect` says of a model with this setting."""
+    command = [sys.executable, "-m", "mlserve", "inspect", str(path), "--json", "--batching", choice]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return str(json.loads(done.stdout)["batching_kind"])
+
+
+@pytest.mark.parametrize(("choice", "name"), [("trust", "trusted"), ("off", "unsafe"), ("auto", "unsafe")])
+def test_a_choice_holds_for_dynamically_quantised_models_that_ask_for_batches(
+    folder: Path, start_server: StartServer, tmp_path: Path, choice: str, name: str
+) -> None:
+    copied = tmp_path / "models" / "quantised"
+    shutil.copytree(folder / "quantised", copied)
+    (copied / "config.pbtxt").write_text("max_batch_size: 8\ndynamic_batching {}\n")
+    server = start_server(copied.parent, "--set", f"models.quantised.batching={choice}")
+    found = ask(server.http, "GET", "/v2/models/quantised").json["properties"]
+    assert found["batching"] == name
+    assert ("DynamicQuantizeLinear" in found["batching_reason"]) == (choice != "off")
+    config = ask(server.http, "GET", "/v2/models/quantised/config").json
+    assert ("dynamic_batching" in config) == (choice == "trust")
+    log = server.log.read_text()
+    said = {"auto": "dynamic_batching has no effect", "trust": 'batching = \\"trust\\"', "off": 'batching = \\"off\\"'}
+    # The advice of `auto` names "trust" as well.
+    assert said[choice] in log
+    assert "quantised" in log
 
 
 def test_dynamic_batching_without_effect_is_told_with_what_to_do(start_server: StartServer, dictionaries: Path) -> None:

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use mlserve_core::config::{LogSettings, Settings};
+use mlserve_core::config::{BatchingChoice, LogSettings, Settings};
 use mlserve_ort::{LoadOptions, Runtime, RuntimeOptions};
 use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -72,6 +72,13 @@ fn command(keys: &[Key]) -> Command {
     let inspect = Command::new("inspect")
         .about("Say what would be served from a model file, and why it can or cannot batch")
         .arg(Arg::new("model").value_name("MODEL.onnx").required(true))
+        .arg(
+            Arg::new("batching")
+                .long("batching")
+                .value_parser(["auto", "trust", "off"])
+                .default_value("auto")
+                .help("As models.NAME.batching has it"),
+        )
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON"))
         .arg(Arg::new("server.ort_library").long("ort-library").value_name("FILE").help("The ONNX Runtime library"));
     Command::new("mlserve")
@@ -337,7 +344,12 @@ fn inspect(matches: &ArgMatches, ort_library: Option<&Path>) -> Result<(), Strin
     let runtime = Runtime::load(&library, RuntimeOptions::default()).map_err(|error| error.text().to_owned())?;
     let path = matches.get_one::<String>("model").map(PathBuf::from).unwrap_or_default();
     let begun = now();
-    let options = LoadOptions { cores: resources::cores(), ..LoadOptions::default() };
+    let batching = match matches.get_one::<String>("batching").map(String::as_str) {
+        Some("trust") => BatchingChoice::Trust,
+        Some("off") => BatchingChoice::Off,
+        _ => BatchingChoice::Auto,
+    };
+    let options = LoadOptions { cores: resources::cores(), batching, ..LoadOptions::default() };
     let loaded = mlserve_ort::load(&runtime, &path, &options).map_err(|error| error.text().to_owned())?;
     let took: Duration = now().saturating_duration_since(begun);
     output::print(&if matches.get_flag("json") {

@@ -65,6 +65,7 @@ pub(crate) fn to_json(path: &Path, loaded: &LoadedModel, took: Duration) -> Valu
         "inputs": tensors(&loaded.inputs),
         "outputs": tensors(&loaded.outputs),
         "batching": loaded.batching.is_allowed(),
+        "batching_kind": loaded.batching.name(),
         "batching_reason": loaded.batching.reason(),
         "time_follows_values": loaded.time_follows_values,
         "threads": loaded.threads,

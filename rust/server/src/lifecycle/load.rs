@@ -163,6 +163,9 @@ impl Job<'_> {
                     format!("if you know that its rows are independent, set models.{model}.batching = \"trust\"");
                 tracing::warn!(model, version, reason, advice, "dynamic_batching has no effect: one request per run");
             }
+            (Batching::Unsafe { reason } | Batching::Fixed { reason }, BatchingChoice::Off) => {
+                tracing::info!(model, version, reason, "batching = \"off\": one request per run");
+            }
             (Batching::Fixed { reason }, BatchingChoice::Auto | BatchingChoice::Trust)
                 if self.settings.batching == BatchingChoice::Trust || self.config.is_some_and(ConfigFile::batches) =>
             {
