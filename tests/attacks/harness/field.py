@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ATTACK_LIMIT_S = 90.0
 FULL_ATTACK_LIMIT_S = 600.0
 ATTACK_NICENESS = 10
+READY = "ready"
 PROBE_LIMIT_S = 5.0
 # What a server may take beyond what it was sent: tables, stacks, an allocator's habits.
 SLACK_BYTES = 48 << 20
@@ -155,6 +156,8 @@ class Field:
         process.reset_peak(aim.pid)
         limit_s = FULL_ATTACK_LIMIT_S if self.scale.is_full else ATTACK_LIMIT_S
         with Attacker(attack, aim) as attacker:
+            # What it takes to start is this machine's work, and not the attack.
+            attacker.go()
             end = time.monotonic() + limit_s
             asked = good.ask_while(lambda: attacker.is_busy() and time.monotonic() < end, self.scale.good_requests)
             _join(figures.beside, asked)
@@ -173,7 +176,7 @@ class Attacker:
 
     def __init__(self, attack: Attack, aim: Aim) -> None:
         context = multiprocessing.get_context("spawn")
-        self._results, given = context.Pipe(duplex=False)
+        self._results, given = context.Pipe()
         self._process = context.Process(target=_carry_out, args=(given, attack, aim), daemon=True)
         self._process.start()
         given.close()
@@ -187,6 +190,11 @@ class Attacker:
         self._process.join()
         self._process.close()
         self._results.close()
+
+    def go(self) -> None:
+        """Lets it begin, once it is ready."""
+        assert self._results.recv() == READY
+        self._results.send(READY)
 
     def is_busy(self) -> bool:
         """Whether it goes on."""
@@ -206,6 +214,8 @@ class Attacker:
 def _carry_out(results: Connection, attack: Attack, aim: Aim) -> None:
     # It would have a machine of its own: what counts is what the server does, not who has the core.
     os.nice(ATTACK_NICENESS)
+    results.send(READY)
+    results.recv()
     try:
         results.send(attack(aim))
     except BaseException:  # noqa: BLE001 -- whatever it was, the test says it

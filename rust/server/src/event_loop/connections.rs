@@ -23,8 +23,9 @@ pub(super) struct Connections {
 #[derive(Debug)]
 struct Open {
     meter: Rc<Meter>,
-    /// What it had read at the last sweep.
+    /// Its reads up to the last sweep, and those between the last two.
     reads: u64,
+    lately: u64,
     /// Since when it reads nothing, as far as sweeps tell.
     quiet_since: Instant,
     was_asked: bool,
@@ -46,13 +47,14 @@ impl Connections {
     pub(super) fn enter(self: &Rc<Self>, meter: Rc<Meter>) -> Place {
         let number = self.next.get();
         self.next.set(number + 1);
-        let open = Open { reads: meter.reads(), quiet_since: Instant::now(), was_asked: false, meter };
+        let open = Open { reads: meter.reads(), lately: 0, quiet_since: Instant::now(), was_asked: false, meter };
         self.open.borrow_mut().insert(number, open);
         Place { connections: Rc::clone(self), number }
     }
 
-    /// Asks the `count` connections to leave that have been quiet for the longest time. Those with a request in flight
-    /// stay; they know it, and are not asked again before they have read something.
+    /// Asks the `count` connections to leave that have been quiet for the longest time; of those that one sweep found awake,
+    /// the ones that had read least. Those with a request in flight stay; they know it, and are not asked again before they
+    /// have read something.
     pub(super) fn make_room(&self, count: usize) {
         let now = Instant::now();
         if now.duration_since(self.swept.get()) >= SWEEP_EVERY {
@@ -64,7 +66,7 @@ impl Connections {
         if count == 0 {
             return;
         }
-        quiet.select_nth_unstable_by_key(count - 1, |(number, open)| (open.quiet_since, **number));
+        quiet.select_nth_unstable_by_key(count - 1, |(number, open)| (open.quiet_since, open.lately, **number));
         for (_, open) in &mut quiet[..count] {
             open.was_asked = true;
             open.meter.ask_to_leave();
@@ -76,6 +78,7 @@ impl Connections {
         for open in self.open.borrow_mut().values_mut() {
             let reads = open.meter.reads();
             if reads != open.reads {
+                open.lately = reads.wrapping_sub(open.reads);
                 (open.reads, open.quiet_since, open.was_asked) = (reads, now, false);
             }
         }
@@ -112,5 +115,20 @@ mod tests {
         assert_eq!(asked(), [true, false, false]);
         drop(places);
         assert!(connections.open.borrow().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_all_the_time_stays_when_a_crowd_has_asked_once() {
+        let connections = Connections::new();
+        let busy: Rc<Meter> = Rc::default();
+        let crowd: Vec<Rc<Meter>> = (0..100).map(|_| Rc::default()).collect();
+        let _places: Vec<_> =
+            [&busy].into_iter().chain(&crowd).map(|meter| connections.enter(Rc::clone(meter))).collect();
+        (0..5).for_each(|_| busy.note_read());
+        crowd.iter().for_each(|meter| meter.note_read());
+        tokio::time::advance(SWEEP_EVERY).await;
+        connections.make_room(50);
+        assert!(!busy.was_asked_to_leave());
+        assert_eq!(crowd.iter().filter(|meter| meter.was_asked_to_leave()).count(), 50);
     }
 }
