@@ -124,8 +124,9 @@ mod tests {
         let crowd: Vec<Rc<Meter>> = (0..100).map(|_| Rc::default()).collect();
         let _places: Vec<_> =
             [&busy].into_iter().chain(&crowd).map(|meter| connections.enter(Rc::clone(meter))).collect();
-        (0..5).for_each(|_| busy.note_read());
-        crowd.iter().for_each(|meter| meter.note_read());
+        for meter in [&busy; 5].into_iter().chain(&crowd) {
+            meter.note_read();
+        }
         tokio::time::advance(SWEEP_EVERY).await;
         connections.make_room(50);
         assert!(!busy.was_asked_to_leave());
