@@ -6,9 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use mlserve_core::config::{BatchingChoice, LogSettings, Settings};
 use mlserve_ort::{LoadOptions, Runtime, RuntimeOptions};
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as UnknownName;
 use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -75,7 +79,7 @@ fn command(keys: &[Key]) -> Command {
         .arg(
             Arg::new("batching")
                 .long("batching")
-                .value_parser(["auto", "trust", "off"])
+                .value_parser(PossibleValuesParser::new(["auto", "trust", "off"]).try_map(batching_choice))
                 .default_value("auto")
                 .help("As models.NAME.batching has it"),
         )
@@ -336,6 +340,11 @@ async fn hung_up(hangup: &mut Option<Signal>) {
     }
 }
 
+/// A choice by its name in the settings.
+fn batching_choice(name: String) -> Result<BatchingChoice, UnknownName> {
+    BatchingChoice::deserialize(name.into_deserializer())
+}
+
 fn inspect(matches: &ArgMatches, ort_library: Option<&Path>) -> Result<(), String> {
     let mut settings = Settings::default();
     settings.server.ort_library = matches.get_one::<String>("server.ort_library").map(PathBuf::from);
@@ -344,11 +353,7 @@ fn inspect(matches: &ArgMatches, ort_library: Option<&Path>) -> Result<(), Strin
     let runtime = Runtime::load(&library, RuntimeOptions::default()).map_err(|error| error.text().to_owned())?;
     let path = matches.get_one::<String>("model").map(PathBuf::from).unwrap_or_default();
     let begun = now();
-    let batching = match matches.get_one::<String>("batching").map(String::as_str) {
-        Some("trust") => BatchingChoice::Trust,
-        Some("off") => BatchingChoice::Off,
-        _ => BatchingChoice::Auto,
-    };
+    let batching = matches.get_one::<BatchingChoice>("batching").copied().unwrap_or_default();
     let options = LoadOptions { cores: resources::cores(), batching, ..LoadOptions::default() };
     let loaded = mlserve_ort::load(&runtime, &path, &options).map_err(|error| error.text().to_owned())?;
     let took: Duration = now().saturating_duration_since(begun);
