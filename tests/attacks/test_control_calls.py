@@ -77,15 +77,6 @@ def test_orders_of_callers_who_left_are_not_carried_out(make_field: MakeField) -
     assert loads <= 1 + 3 * field.scale.windows, f"{loads} loads for one honest order"
 
 
-@pytest.fixture
-def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the server has its temporary files."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    return folder
-
-
 def used_bytes(folder: Path) -> int:
     found = 0
     for path in folder.rglob("*"):
@@ -94,7 +85,7 @@ def used_bytes(folder: Path) -> int:
     return found
 
 
-def test_uploads_go_with_their_models(make_field: MakeField, uploads: Path) -> None:
+def test_uploads_go_with_their_models(make_field: MakeField, temporary: Path) -> None:
     field = make_field(None, *EXPLICIT)
     content = base64.b64encode(graphs.times(3, 1 << 20)).decode()
     for index in range(5):
@@ -102,7 +93,7 @@ def test_uploads_go_with_their_models(make_field: MakeField, uploads: Path) -> N
         assert found.status == 200, found
         assert unload(field.server, f"sent-{index}").status == 200
     field.check_probes()
-    assert used_bytes(uploads) < 1 << 20, f"{used_bytes(uploads)} bytes of unloaded models stay"
+    assert used_bytes(temporary) < 1 << 20, f"{used_bytes(temporary)} bytes of unloaded models stay"
 
 
 def many_trace_files(aim: Aim) -> Tally:

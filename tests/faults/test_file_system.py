@@ -17,6 +17,7 @@ from tests import graphs, shims
 from tests.attacks.harness.aim import probe
 from tests.attacks.harness.good import GoodClient
 from tests.conftest import eventually
+from tests.disks import mounted
 from tests.oracle import metric
 from tests.raw_http import head, open_socket, read_answer
 from tests.repositories import age, answer, index, load, put, unload
@@ -212,14 +213,8 @@ def test_a_repository_that_is_replaced_is_followed(start_server: StartServer, tm
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of four megabytes and sixty files, for temporary files."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=60", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode != 0:
-        pytest.skip("no file system can be mounted here")
-    yield folder
-    unmount = ["umount", "--lazy", str(folder)]
-    subprocess.run(unmount, check=True)
+    with mounted(tmp_path / "disk", "size=4m,nr_inodes=60") as folder:
+        yield folder
 
 
 def remount(folder: Path, how: str) -> None:

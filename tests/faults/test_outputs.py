@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +11,7 @@ from tests.attacks.harness.aim import grpc_outcome, http_outcome, probe
 from tests.attacks.harness.good import GoodClient
 from tests.attacks.harness.start import broken_pipe, full_disk, full_pipe, served
 from tests.conftest import eventually
+from tests.disks import mounted
 from tests.oracle import metric
 from tests.requests_by_hand import Inference, Tensor
 
@@ -85,14 +84,8 @@ def test_a_failing_access_log_stops_nobody_and_counts_what_is_lost(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode != 0:
-        pytest.skip("no file system can be mounted here")
-    yield folder
-    unmount = ["umount", "--lazy", str(folder)]
-    subprocess.run(unmount, check=True)
+    with mounted(tmp_path / "disk", "size=1m") as folder:
+        yield folder
 
 
 def trace_everything(server: ServerProcess) -> None:

@@ -28,15 +28,6 @@ LIMIT_S = 10
 
 
 @pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where servers have their temporary files."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    return folder
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A repository of one model."""
     repository = tmp_path / "models"
