@@ -191,6 +191,7 @@ fn mixed_inside(builder: Builder, mixer: &str) -> Builder {
                 output: vec!["b".to_owned()],
                 node: body.graph.node,
                 opset_import: vec![Opset { domain: String::new(), version: 17 }],
+                ..Function::default()
             });
             builder
         }

@@ -131,6 +131,7 @@ fn operations_of_other_domains_are_refused_unless_the_model_defines_them() {
         node: body.graph.node,
         opset_import: vec![support::onnx::Opset { domain: String::new(), version: 17 }],
         domain: "my.company".to_owned(),
+        ..support::onnx::Function::default()
     });
     let model = try_load(defined).expect("loads");
     let outputs = run(&*model.backend, &[Owned::floats(&[1, 2], &[1.0, 2.0])], &[0]).expect("runs");
@@ -335,6 +336,7 @@ fn function(name: &str, calls: &[&str]) -> Function {
         output: vec![format!("v{}", calls.len())],
         node: body.graph.node,
         opset_import: vec![opset("", 17), opset("own", 1)],
+        ..Function::default()
     }
 }
 

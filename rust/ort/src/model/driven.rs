@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::proto::{Attribute, Function, Graph, Model, Node};
+use super::proto::{Attribute, Called, Function, Graph, Model, Node};
 
 /// Most nodes that are looked at, those of loops and functions each time: a small file can nest them a million times.
 const MAX_VISITS: usize = 200_000;
@@ -82,7 +82,7 @@ const HEAVY: [&str; 20] = [
 pub(crate) fn time_follows_values(model: &Model) -> Option<String> {
     let graph = model.graph.as_ref()?;
     let functions = model.functions.iter();
-    let functions = functions.map(|function| ((function.domain.as_str(), function.name.as_str()), function)).collect();
+    let functions = functions.map(|function| (function.called(), function)).collect();
     let constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
     let inputs = graph.input.iter().map(|info| info.name.as_str()).filter(|name| !constant(name));
     let scope = inputs.map(|name| (name, Marks { values: true, size: false })).collect();
@@ -108,7 +108,7 @@ impl Marks {
 type Found = Result<(), String>;
 
 struct Walk<'a> {
-    functions: HashMap<(&'a str, &'a str), &'a Function>,
+    functions: HashMap<Called<'a>, &'a Function>,
     /// Marks by name, of the innermost graph last.
     scopes: Vec<HashMap<&'a str, Marks>>,
     visits: usize,
@@ -142,7 +142,7 @@ impl<'a> Walk<'a> {
         if self.visits > MAX_VISITS || self.is_sized(node) {
             return Err(node.label());
         }
-        let outputs = if let Some(&function) = self.functions.get(&(node.domain.as_str(), node.op_type.as_str())) {
+        let outputs = if let Some(&function) = self.functions.get(&node.calls()) {
             self.call(node, function)?
         } else {
             match node.op_type.as_str() {
@@ -202,11 +202,11 @@ impl<'a> Walk<'a> {
         let scope = function.input.iter().map(String::as_str).zip(inputs).collect();
         // A function sees nothing but its inputs, and itself not either: it may not call itself.
         let outside = std::mem::replace(&mut self.scopes, vec![scope]);
-        let itself = self.functions.remove(&(function.domain.as_str(), function.name.as_str()));
+        let itself = self.functions.remove(&function.called());
         let done = self.nodes(&function.node);
         let outputs = function.output.iter().map(|name| self.marks(name)).collect();
         self.scopes = outside;
-        self.functions.extend(itself.map(|itself| ((itself.domain.as_str(), itself.name.as_str()), itself)));
+        self.functions.extend(itself.map(|itself| (itself.called(), itself)));
         done.map(|()| outputs)
     }
 
@@ -229,7 +229,7 @@ impl<'a> Walk<'a> {
         graph.node.iter().any(|node| {
             let name = node.op_type.as_str();
             HEAVY.contains(&name)
-                || self.functions.contains_key(&(node.domain.as_str(), name))
+                || self.functions.contains_key(&node.calls())
                 || node.attribute.iter().flat_map(Attribute::subgraphs).any(|graph| self.is_heavy(graph))
         })
     }

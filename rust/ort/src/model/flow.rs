@@ -13,6 +13,7 @@ mod join;
 mod pick;
 mod product;
 mod reduce;
+mod resize;
 mod rules;
 mod sequence;
 mod shape;
@@ -26,7 +27,7 @@ use std::rc::Rc;
 
 use self::size::{Size, Symbols};
 use self::value::{Axis, Flow, How, Loss, Value};
-use super::proto::{Function, Graph, Model, Node, Opset};
+use super::proto::{Called, Function, Graph, Model, Node, Opset};
 use super::spec::Port;
 use super::tensor::Tensor;
 
@@ -94,7 +95,7 @@ type Ruled = Result<Vec<Value>, How>;
 
 /// A graph that is being followed.
 struct Walk<'a> {
-    functions: HashMap<(&'a str, &'a str), &'a Function>,
+    functions: HashMap<Called<'a>, &'a Function>,
     /// Values by name, of the innermost graph last.
     scopes: Vec<HashMap<String, Value>>,
     symbols: Symbols,
@@ -117,7 +118,7 @@ struct Step<'a> {
 impl<'a> Walk<'a> {
     fn new(model: &'a Model) -> Self {
         let functions = model.functions.iter();
-        let functions = functions.map(|function| ((function.domain.as_str(), function.name.as_str()), function));
+        let functions = functions.map(|function| (function.called(), function));
         Self {
             functions: functions.collect(),
             scopes: Vec::new(),
@@ -179,7 +180,7 @@ impl<'a> Walk<'a> {
             (any(|value| value.axis().is_some()), any(|value| matches!(value.flow, Flow::Counts)));
         // Graphs inside see more than the inputs.
         let is_open = node.attribute.iter().any(|attribute| attribute.subgraphs().next().is_some())
-            || self.functions.contains_key(&(node.domain.as_str(), node.op_type.as_str()));
+            || self.functions.contains_key(&node.calls());
         let ruled = self.ruled(node, inputs);
         // What is fixed stays so whatever is done with it.
         let otherwise = |how| match how {
@@ -200,8 +201,7 @@ impl<'a> Walk<'a> {
     }
 
     fn ruled(&mut self, node: &Node, inputs: Vec<Option<Value>>) -> Ruled {
-        let key = (node.domain.as_str(), node.op_type.as_str());
-        if let Some(&function) = self.functions.get(&key) {
+        if let Some(&function) = self.functions.get(&node.calls()) {
             return self.call(node, inputs, function);
         }
         if matches!(node.domain.as_str(), "" | "ai.onnx") {
@@ -292,12 +292,14 @@ fn lose(node: &Node, how: How) -> Vec<Value> {
     vec![Value::lost(&Rc::new(Loss { label: node.label(), how })); node.output.len()]
 }
 
-/// A constant with its values, if they are few.
+/// A constant with its values, if they are few, and of a type in which sizes are exact.
 fn constant(tensor: &Tensor) -> Value {
     let dims = tensor.dims.iter().map(|&size| Size::number(size)).collect();
-    #[expect(clippy::float_cmp, reason = "whole numbers are exact")]
-    let whole = |number: f64| (number.trunc() == number).then(|| Size::number(number as i64));
-    let content = tensor.numbers().map(|numbers| numbers.into_iter().map(whole).collect());
+    let whole = |number: f64| (number.fract() == 0.0).then(|| Size::number(number as i64));
+    let content = tensor
+        .numbers()
+        .filter(|_| content::is_exact(i64::from(tensor.element)))
+        .map(|numbers| numbers.into_iter().map(whole).collect());
     Value { content, ..Value::new(Flow::Fixed, dims) }
 }
 

@@ -47,6 +47,8 @@ pub(crate) struct Function {
     pub(crate) domain: String,
     #[prost(message, repeated, tag = "11")]
     pub(crate) attribute: Vec<Attribute>,
+    #[prost(string, tag = "13")]
+    pub(crate) overload: String,
 }
 
 /// `GraphProto`.
@@ -79,6 +81,8 @@ pub(crate) struct Node {
     pub(crate) attribute: Vec<Attribute>,
     #[prost(string, tag = "7")]
     pub(crate) domain: String,
+    #[prost(string, tag = "8")]
+    pub(crate) overload: String,
 }
 
 /// `AttributeProto`.
@@ -212,7 +216,21 @@ pub(crate) enum Size {
     Symbol(String),
 }
 
+/// Domain, name and overload of a function of the model's own.
+pub(crate) type Called<'a> = (&'a str, &'a str, &'a str);
+
+impl Function {
+    pub(crate) fn called(&self) -> Called<'_> {
+        (&self.domain, &self.name, &self.overload)
+    }
+}
+
 impl Node {
+    /// What it would be called as, if it is a function.
+    pub(crate) fn calls(&self) -> Called<'_> {
+        (&self.domain, &self.op_type, &self.overload)
+    }
+
     /// The attribute of this name.
     pub(crate) fn attribute(&self, name: &str) -> Option<&Attribute> {
         self.attribute.iter().find(|attribute| attribute.name == name)

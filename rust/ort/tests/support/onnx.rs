@@ -51,6 +51,8 @@ pub struct Function {
     pub opset_import: Vec<Opset>,
     #[prost(string, tag = "10")]
     pub domain: String,
+    #[prost(string, tag = "13")]
+    pub overload: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -81,6 +83,8 @@ pub struct Node {
     pub attribute: Vec<Attribute>,
     #[prost(string, tag = "7")]
     pub domain: String,
+    #[prost(string, tag = "8")]
+    pub overload: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -308,6 +312,7 @@ impl Builder {
             op_type: op_type.to_owned(),
             attribute: attributes.to_vec(),
             domain: domain.to_owned(),
+            ..Node::default()
         });
         self
     }

@@ -7,8 +7,14 @@ use super::{Integers, Ruled, Step, index};
 /// Most elements that are computed with.
 const MAX_ELEMENTS: usize = 64;
 
-/// `TensorProto.DataType` of numbers that are not whole.
-const FRACTIONS: [i64; 4] = [1, 10, 11, 16];
+/// `TensorProto.DataType` of what is computed with: floats, whole numbers of 32 and 64 bits, truth values, doubles. Others
+/// are too short for sizes.
+const EXACT: [i64; 5] = [1, 6, 7, 9, 11];
+const FRACTIONS: [i64; 2] = [1, 11];
+const INT64: i64 = 7;
+
+/// Largest number that sums and products are known to: floats hold the whole ones up to here.
+const LARGEST: i64 = 1 << 24;
 
 type Element = Option<Size>;
 
@@ -56,13 +62,16 @@ fn element(symbols: &mut Symbols, op_type: &str, to: i64, operands: &[Element]) 
     Some(match (op_type, &known[..]) {
         ("Identity" | "Floor" | "Ceil" | "Round", [only]) => Some((*only).clone()),
         ("Cast", [only]) if to == 9 => whole(only.as_number().map(|number| number != 0)),
-        ("Cast", [only]) if !FRACTIONS.contains(&to) || only.as_number().is_some() => Some((*only).clone()),
+        ("Cast", [only]) if is_exact(to) => match only.as_number() {
+            Some(number) => (number.saturating_abs() <= LARGEST || to == INT64).then(|| (*only).clone()),
+            None => (!FRACTIONS.contains(&to)).then(|| (*only).clone()),
+        },
         ("Cast", [_]) => None,
         ("Neg", [only]) => only.times(&Size::number(-1)),
         ("Not", [only]) => whole(only.as_number().map(|number| number == 0)),
-        ("Add" | "Sum", [left, right]) => Some(symbols.sum(left, right)),
-        ("Sub", [left, right]) => Some(symbols.difference(left, right)),
-        ("Mul", [left, right]) => Some(symbols.times(left, right)),
+        ("Add" | "Sum", [left, right]) => Some(symbols.sum(left, right)).filter(fits),
+        ("Sub", [left, right]) => Some(symbols.difference(left, right)).filter(fits),
+        ("Mul", [left, right]) => Some(symbols.times(left, right)).filter(fits),
         ("Div", [left, right]) => symbols.quotient(left, right),
         ("Mod", [left, right]) => match (left.as_number(), right.as_number()) {
             (Some(left), Some(right)) if left >= 0 && right > 0 => Some(Size::number(left % right)),
@@ -83,6 +92,15 @@ fn element(symbols: &mut Symbols, op_type: &str, to: i64, operands: &[Element]) 
         }
         _ => return None,
     })
+}
+
+/// Whether numbers of this type are computed with.
+pub(super) fn is_exact(element: i64) -> bool {
+    EXACT.contains(&element)
+}
+
+fn fits(size: &Size) -> bool {
+    size.as_number().is_none_or(|number| number.saturating_abs() <= LARGEST)
 }
 
 fn is_computed(op_type: &str) -> bool {

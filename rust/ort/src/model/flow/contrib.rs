@@ -24,7 +24,7 @@ pub(super) fn apply(step: &mut Step<'_>) -> Ruled {
         "QLinearSigmoid" | "QLinearLeakyRelu" => scaled(step),
         "QLinearSoftmax" => scaled_softmax(step),
         "QLinearConcat" => scaled_concat(step),
-        "QLinearConv" => window::convolve(step, 3),
+        "QLinearConv" if !step.node.flag("channels_last") => window::convolve(step, 3),
         "FusedConv" if step.inputs.len() <= 3 => window::convolve(step, 1),
         "QLinearGlobalAveragePool" if !step.node.flag("channels_last") => window::pool_all(step),
         "QLinearAveragePool" => window::batched(step),
@@ -62,7 +62,9 @@ fn scaled(step: &mut Step<'_>) -> Ruled {
 fn skip_layer_norm(step: &mut Step<'_>) -> Ruled {
     let (input, skip) = (step.needed(0)?.clone(), step.needed(1)?.clone());
     let (axis, dims) = broadcast(step, &[&input, &skip])?;
-    let is_kept = axis.as_ref().is_none_or(|axis| axis.at + 1 < dims.len());
+    // What is added may be one for all rows, but not the other way round.
+    let is_kept = axis.as_ref().is_none_or(|axis| axis.at + 1 < dims.len() && input.rank() == Some(dims.len()));
+    let is_kept = is_kept && input.axis().is_some() == axis.is_some();
     let rest_is_fixed = (2..step.inputs.len()).filter_map(|at| step.value(at)).all(Value::is_fixed);
     if !is_kept || !rest_is_fixed {
         return Err(UNKNOWN);
@@ -137,9 +139,11 @@ fn multi_head(step: &mut Step<'_>) -> Ruled {
 /// `RotaryEmbedding`: a place for each row's elements, or one to begin with for all.
 fn rotated(step: &mut Step<'_>) -> Ruled {
     let dims = step.dims(0)?;
-    let begins_alike = step.value(1).is_some_and(Value::is_scalar);
+    let places = step.needed(1)?;
+    let begins_alike = places.is_scalar() && places.rank() <= Some(1);
+    let is_usual = begins_alike || places.rank() == Some(2);
     window::rows_first(step, &[0, 1], if begins_alike { &[1, 2, 3] } else { &[2, 3] })?;
-    if step.node.flag("is_packed_batching") || step.value(1).is_none() {
+    if step.node.flag("is_packed_batching") || !is_usual {
         return Err(UNKNOWN);
     }
     Ok(vec![Value::rows(Axis::plain(0), dims)])

@@ -35,7 +35,7 @@ impl<'a> Walk<'a> {
         let given = function.input.iter().cloned().zip(inputs);
         let scope: HashMap<String, Value> = given.filter_map(|(name, value)| Some((name, value?))).collect();
         let body = function.node.iter().map(|inner| filled_in(inner, node, function)).collect::<Vec<_>>();
-        let key = (function.domain.as_str(), function.name.as_str());
+        let key = function.called();
         // It sees nothing of its surroundings, and itself not either: it may not call itself.
         let outside = std::mem::replace(&mut self.scopes, vec![scope]);
         let itself = self.functions.remove(&key);
@@ -243,10 +243,14 @@ fn stacked(value: Value, number: i64, count: Size) -> Result<Value, How> {
     Ok(Value::new(flow, dims))
 }
 
-/// A node of a function, with the caller's attributes in the places that ask for them.
+/// A node of a function, with the caller's attributes in the places that ask for them, in graphs inside too.
 fn filled_in(inner: &Node, caller: &Node, function: &Function) -> Node {
     let mut node = inner.clone();
     node.attribute.retain_mut(|attribute| {
+        for graph in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+            let nodes = graph.node.iter().map(|inner| filled_in(inner, caller, function)).collect();
+            graph.node = nodes;
+        }
         if attribute.ref_attr_name.is_empty() {
             return true;
         }

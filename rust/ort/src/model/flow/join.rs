@@ -81,12 +81,11 @@ fn wider(step: &mut Step<'_>, left: Size, right: Size) -> Size {
     if left.is(1) {
         return right;
     }
-    // Rows stand beside 1 only; of others a number is what the symbol has to be, too.
+    // Of others a number is what the symbol has to be, too; the number of rows is no number that stands in a model.
+    let follows = left.follows_rows() || right.follows_rows();
     match (left.as_number(), right.as_number()) {
-        (Some(_), _) => left,
-        (_, Some(_)) => right,
-        _ if left.follows_rows() => left,
-        _ if right.follows_rows() => right,
+        (Some(_), _) if !follows => left,
+        (_, Some(_)) if !follows => right,
         _ => step.symbols.computed("broadcast", &[&left, &right], true),
     }
 }

@@ -38,7 +38,10 @@ pub(super) fn reduce(step: &mut Step<'_>) -> Ruled {
     let numbers = match step.integers("axes", 1) {
         Integers::Unknown => return Err(UNKNOWN_AXES),
         Integers::Known(numbers) if !numbers.is_empty() => numbers,
-        _ if step.node.flag("noop_with_empty_axes") => return super::join::all(step),
+        _ if step.node.flag("noop_with_empty_axes") => {
+            step.inputs.truncate(1);
+            return super::join::all(step);
+        }
         _ => (0..step.dims(0)?.len() as i64).collect(),
     };
     let value = reduced(step, &numbers, keeps)?;

@@ -2,7 +2,8 @@
 
 use super::value::How;
 use super::{
-    Ruled, Step, arrange, content, contrib, elementwise, join, pick, product, reduce, sequence, shape, tabular, window,
+    Ruled, Step, arrange, content, contrib, elementwise, join, pick, product, reduce, resize, sequence, shape, tabular,
+    window,
 };
 
 const UNKNOWN: How = How::Unknown("is not known to keep rows apart");
@@ -23,7 +24,8 @@ pub(super) fn apply(mut step: Step<'_>) -> Ruled {
     match step.node.domain.as_str() {
         "ai.onnx.ml" => tabular::apply(step),
         "com.microsoft" => contrib::apply(step),
-        _ => sequence::apply(step).unwrap_or_else(|| onnx(step)),
+        "" | "ai.onnx" => sequence::apply(step).unwrap_or_else(|| onnx(step)),
+        _ => Err(UNKNOWN),
     }
 }
 
@@ -125,7 +127,7 @@ fn windowed(step: &mut Step<'_>, name: &str) -> Ruled {
         "STFT" => window::batched_to(step, 4),
         "AveragePool" | "MaxPool" | "LpPool" => window::pool(step),
         "GlobalAveragePool" | "GlobalMaxPool" | "GlobalLpPool" => window::pool_all(step),
-        "Resize" | "Upsample" => window::resize(step),
+        "Resize" | "Upsample" => resize::resize(step),
         "SpaceToDepth" => window::blocks(step, true),
         "DepthToSpace" => window::blocks(step, false),
         "GridSample" => {

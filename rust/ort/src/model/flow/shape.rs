@@ -1,5 +1,7 @@
 //! The same elements in other dimensions: reshapes, and axes that come, go and change places.
 
+use std::collections::BTreeSet;
+
 use super::size::{Size, product};
 use super::value::{Axis, Dims, Flow, How, Value};
 use super::{Integers, Ruled, Step, content, index};
@@ -148,7 +150,8 @@ pub(super) fn squeeze(step: &mut Step<'_>) -> Ruled {
         }
         Integers::Unknown | Integers::Absent => return Err(UNKNOWN),
     };
-    let gone: Vec<usize> =
+    // An axis may be named twice.
+    let gone: BTreeSet<usize> =
         numbers.iter().map(|&number| index(number, old.len())).collect::<Option<_>>().ok_or(UNKNOWN)?;
     let axis = step.first()?.axis().cloned();
     if axis.as_ref().is_some_and(|axis| gone.contains(&axis.at)) {

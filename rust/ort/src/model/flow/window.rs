@@ -92,59 +92,6 @@ fn moved_over(step: &mut Step<'_>, size: &Size, place: usize, window: Option<i64
     known.map_or_else(|| step.symbols.fresh(), Size::number)
 }
 
-pub(super) fn resize(step: &mut Step<'_>) -> Ruled {
-    let dims = step.dims(0)?;
-    let axis = step.needed(0)?.axis().cloned();
-    let has_region = step.node.text("coordinate_transformation_mode", "") == "tf_crop_and_resize";
-    let is_stretched = step.node.text("keep_aspect_ratio_policy", "stretch") == "stretch";
-    if !is_stretched && step.node.attribute("axes").is_none() {
-        return Err(How::Unknown("resizes all dimensions by one ratio"));
-    }
-    if has_region || step.inputs.iter().skip(1).flatten().any(|value| value.axis().is_some()) {
-        return Err(How::Unknown("resizes by values"));
-    }
-    let is_batch = |at: usize| axis.as_ref().is_some_and(|axis| axis.at == at);
-    for value in step.inputs.iter().skip(1).flatten().filter(|value| !value.is_fixed()) {
-        let content = value.content.as_ref().ok_or(How::Mixes("works with the number of rows"))?;
-        let is_free = |size: &Option<Size>| size.as_ref().is_some_and(|size| !size.follows_rows());
-        if !content.iter().enumerate().all(|(at, size)| is_batch(at) || is_free(size)) {
-            return Err(How::Mixes("works with the number of rows"));
-        }
-    }
-    let (scales, sizes) = if step.node.op_type == "Upsample" || step.opset < 11 { (1, 9) } else { (2, 3) };
-    let list = |index: usize| step.value(index).and_then(|value| value.content.clone()).filter(|list| !list.is_empty());
-    let is_whole = step.node.ints("axes").is_none_or(|axes| axes.len() == dims.len());
-    let attribute = step.node.attribute("scales").map(|attribute| attribute.floats.clone());
-    let keeps = |at: usize| {
-        let is_one = |size: &Option<Size>| size.as_ref().is_some_and(|size| size.is(1));
-        if let Some(scales) = &attribute {
-            #[expect(clippy::float_cmp, reason = "one is exact")]
-            return scales.get(at).is_some_and(|scale| *scale == 1.0);
-        }
-        match (step.node.ints("axes"), list(scales), list(sizes)) {
-            (Some(numbers), _, _) if !is_whole => {
-                !numbers.iter().any(|&number| super::index(number, dims.len()) == Some(at))
-            }
-            (_, Some(scales), _) => scales.get(at).is_some_and(is_one),
-            (_, None, Some(sizes)) => sizes.get(at).is_some_and(|size| size.as_ref() == Some(&dims[at])),
-            _ => false,
-        }
-    };
-    if let Some(axis) = &axis
-        && !keeps(axis.at)
-    {
-        return Err(How::Unknown("may resize along the rows"));
-    }
-    let kept: Vec<bool> = (0..dims.len()).map(keeps).collect();
-    let sizes = list(sizes).filter(|sizes| sizes.len() == dims.len());
-    let mut made = Dims::new();
-    for (at, size) in dims.into_iter().enumerate() {
-        let asked = sizes.as_ref().and_then(|sizes| sizes[at].clone()).filter(|size| !size.follows_rows());
-        made.push(if kept[at] { size } else { asked.unwrap_or_else(|| step.symbols.fresh()) });
-    }
-    Ok(vec![step.made(axis, made)])
-}
-
 /// `Col2Im`: as many dimensions as the image has, and two.
 pub(super) fn image(step: &mut Step<'_>) -> Ruled {
     let count = step.dims(1)?.first().and_then(Size::as_number).and_then(|count| usize::try_from(count).ok());
@@ -197,7 +144,9 @@ pub(super) fn attention(step: &mut Step<'_>) -> Ruled {
         let dims = value.dims.as_deref().unwrap_or_default();
         value.is_fixed() && (dims.len() == 2 || dims.first().is_some_and(|size| dims.len() == 4 && size.is(1)))
     };
-    let mask_is_kept = is_row(3) || step.value(3).is_some_and(is_one_for_all);
+    // A mask of three dimensions begins with the heads, and one of two with the queries.
+    let is_own = |value: &Value| value.axis() == Some(&plain) && value.rank() == Some(4);
+    let mask_is_kept = step.value(3).is_none_or(|mask| is_own(mask) || is_one_for_all(mask));
     if step.inputs.len() > 7 || !mask_is_kept || ![0, 1, 2, 4, 5, 6].into_iter().all(is_row) {
         return Err(How::Unknown("joins rows with what may lie across them"));
     }
