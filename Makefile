@@ -19,6 +19,9 @@ BENCH ?=
 # What `make fuzz` tries: how many files, which ones, and the models that they are made of.
 FUZZ ?= 20000 1 examples/models
 
+# What `make search` tries: how many graphs, and which ones; `--lost` counts what is refused without need.
+SEARCH ?= 20000 1
+
 # pip compiles nothing here and asks nobody.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The extension and the tests are linked against the interpreter that runs them.
@@ -32,7 +35,7 @@ PYTHON_SOURCES := pyproject.toml $(shell find python -type f \( -name '*.py' -o 
 # The wheel's library, which Rust tests load.
 ORT_LIBRARY = $$(PYTHONPATH=python $(BIN)/python -m mlserve.serving.runtime)
 
-.PHONY: help serve test fuzz loom check bench attack kserve perf-analyzer h2spec rolling proxies protos models reference deny clean
+.PHONY: help serve test fuzz search loom check bench attack kserve perf-analyzer h2spec rolling proxies protos models reference deny clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -57,6 +60,10 @@ check: $(STAMPS)/dev ## Formats, lints, types, stub and layers
 fuzz: $(STAMPS)/tools ## Load changed model files in a child process (FUZZ="COUNT SEED FOLDER…")
 	cargo build --release --locked --package mlserve-ort --example fuzz
 	MLSERVE_ORT_LIB=$(ORT_LIBRARY) $(CARGO_TARGET_DIR)/release/examples/fuzz $(FUZZ)
+
+search: $(STAMPS)/tools ## Look for graphs that are batched although rows mix (SEARCH="COUNT SEED")
+	cargo build --release --locked --package mlserve-ort --example batching
+	MLSERVE_ORT_LIB=$(ORT_LIBRARY) $(BIN)/python -m tests.random_graphs.search $(SEARCH)
 
 # Loom replaces the locks of the whole build, so it has a target directory of its own.
 loom: ## Try every interleaving where threads meet (part of make test)
