@@ -372,3 +372,35 @@ fn the_overload_of_a_function_is_the_one_that_is_called() {
         assert_mixes("across", overloaded(overloads, "across"));
     }
 }
+
+#[test]
+fn caches_are_written_by_row() {
+    let written = |axis: i64| {
+        let builder = Builder::new().domain("", 24).input("x", FLOAT, &[-1, 2, 4]).input("i", INT64, &[-1]);
+        let attributes = [int("axis", axis), text("mode", "circular")];
+        builder.node("TensorScatter", &["x", "x", "i"], &["y"], &attributes).output("y", FLOAT, &[-1, 2, 4])
+    };
+    assert_keeps("along the second dimension", written(1));
+    assert_keeps("along the last but one", written(-2));
+}
+
+#[test]
+fn dots_of_an_einsum_stand_for_the_same_dimensions() {
+    let summed = |equation: &str, sizes: &[i64]| {
+        let builder = Builder::new().input("x", FLOAT, &[-1, 3, 3]);
+        builder.node("Einsum", &["x"], &["y"], &[text("equation", equation)]).output("y", FLOAT, sizes)
+    };
+    assert_keeps("diagonals", summed("...ii->...i", &[-1, 3]));
+    assert_keeps("columns", summed("...i->...", &[-1, 3]));
+    assert_mixes("rows", summed("i...->...", &[3, 3]));
+}
+
+#[test]
+fn images_are_cut_and_padded_within_rows() {
+    let cut = |axis: i64| {
+        let builder = Builder::new().domain("", 18).input("x", FLOAT, &[-1, 3]).initial(int64s("size", &[1], &[2]));
+        builder.node("CenterCropPad", &["x", "size"], &["y"], &[ints("axes", &[axis])]).output("y", FLOAT, &[-1, -2])
+    };
+    assert_keeps("columns", cut(1));
+    assert_mixes("rows", cut(0));
+}

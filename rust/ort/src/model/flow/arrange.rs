@@ -248,3 +248,18 @@ pub(super) fn pad(step: &mut Step<'_>) -> Ruled {
     }
     Ok(vec![step.made(axis, dims)])
 }
+
+/// `CenterCropPad` of dimensions that are named, those of the rows not among them.
+pub(super) fn centred(step: &mut Step<'_>) -> Ruled {
+    let mut dims = step.dims(0)?;
+    let axis = step.first()?.axis().cloned();
+    let numbers = step.node.ints("axes").map_or_else(|| (0..dims.len() as i64).collect(), <[i64]>::to_vec);
+    for number in numbers {
+        let at = index(number, dims.len()).ok_or(UNKNOWN)?;
+        if axis.as_ref().is_some_and(|axis| axis.at == at) {
+            return Err(How::Unknown("cuts or adds to the rows"));
+        }
+        dims[at] = step.symbols.fresh();
+    }
+    Ok(vec![step.made(axis, dims)])
+}

@@ -121,6 +121,16 @@ pub(super) fn scatter_nd(step: &mut Step<'_>) -> Ruled {
     Ok(vec![step.made(axis, data)])
 }
 
+/// `TensorScatter`: each row has a cache, what is written there, and a place for it.
+pub(super) fn cached(step: &mut Step<'_>) -> Ruled {
+    let dims = step.dims(0)?;
+    if index(step.node.int("axis", -2), dims.len()).is_none_or(|along| along == 0) {
+        return Err(UNKNOWN);
+    }
+    super::window::rows_first(step, &[0, 1, 2], &[])?;
+    Ok(vec![Value::rows(Axis::plain(0), dims)])
+}
+
 /// `OneHot`: each number becomes a list.
 pub(super) fn one_hot(step: &mut Step<'_>) -> Ruled {
     let mut dims = step.dims(0)?;

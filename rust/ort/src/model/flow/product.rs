@@ -135,12 +135,29 @@ pub(super) fn packed(step: &mut Step<'_>) -> Ruled {
     Ok(vec![step.made(axis, dims)])
 }
 
+/// The equation with a digit for each dimension that dots stand for, if they stand for as many wherever they are.
+fn spelled_out(step: &Step<'_>, equation: &str) -> Option<String> {
+    const DOTS: &str = "...";
+    let (operands, _) = equation.split_once("->")?;
+    let mut dimensions = None;
+    for (place, letters) in operands.split(',').enumerate().filter(|(_, letters)| letters.contains(DOTS)) {
+        let own = step.value(place)?.rank()?.checked_sub(letters.len() - DOTS.len())?;
+        if dimensions.is_some_and(|known| known != own) || own >= 10 {
+            return None;
+        }
+        dimensions = Some(own);
+    }
+    let digits: String = ('0'..='9').take(dimensions.unwrap_or(0)).collect();
+    Some(equation.replace(DOTS, &digits)).filter(|equation| !equation.contains('.'))
+}
+
 /// `Einsum`: the letter of the rows stands in every operand that has them, and in the result.
 pub(super) fn einsum(step: &mut Step<'_>) -> Ruled {
     let equation: String = step.node.text("equation", "").chars().filter(|letter| !letter.is_whitespace()).collect();
+    let equation = spelled_out(step, &equation).ok_or(UNKNOWN)?;
     let (operands, result) = equation.split_once("->").ok_or(UNKNOWN)?;
     let operands: Vec<&str> = operands.split(',').collect();
-    if equation.contains('.') || operands.len() != step.inputs.len() {
+    if operands.len() != step.inputs.len() {
         return Err(UNKNOWN);
     }
     let mut found: Option<(char, Axis)> = None;

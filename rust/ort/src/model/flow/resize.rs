@@ -56,9 +56,10 @@ impl Resizing {
     fn of(step: &Step<'_>, rank: usize) -> Result<Self, How> {
         let node = step.node;
         let is_by_values = step.inputs.iter().skip(1).flatten().any(|value| value.axis().is_some());
-        if is_by_values || node.text("coordinate_transformation_mode", "") == "tf_crop_and_resize" {
+        if is_by_values {
             return Err(How::Unknown("resizes by values"));
         }
+        let is_cut = node.text("coordinate_transformation_mode", "") == "tf_crop_and_resize";
         let axes: Vec<usize> = match node.ints("axes") {
             Some(numbers) => numbers.iter().map(|&number| index(number, rank)).collect::<Option<_>>().ok_or(UNKNOWN)?,
             None => (0..rank).collect(),
@@ -69,14 +70,15 @@ impl Resizing {
         let is_old = node.op_type == "Upsample" || step.opset < 11;
         let (scales_at, sizes_at) = if is_old { (1, usize::MAX) } else { (2, 3) };
         let list = |at: usize| step.value(at).and_then(|value| value.content.clone()).filter(|list| !list.is_empty());
-        let is_one = |size: &Option<Size>| size.as_ref().is_some_and(|size| size.is(1));
+        // A factor of one keeps the size of what is cut out.
+        let is_one = |size: &Option<Size>| !is_cut && size.as_ref().is_some_and(|size| size.is(1));
         #[expect(clippy::float_cmp, reason = "one is exact")]
         let factors = match node.attribute("scales") {
-            Some(scales) => Some(scales.floats.iter().map(|scale| *scale == 1.0).collect()),
+            Some(scales) => Some(scales.floats.iter().map(|scale| !is_cut && *scale == 1.0).collect()),
             None => list(scales_at).map(|list| list.iter().map(is_one).collect()),
         };
         let is_stretched = node.text("keep_aspect_ratio_policy", "stretch") == "stretch";
-        Ok(Self { axes, factors, sizes: list(sizes_at).filter(|_| is_stretched), sizes_at })
+        Ok(Self { axes, factors, sizes: list(sizes_at).filter(|_| is_stretched && !is_cut), sizes_at })
     }
 
     /// Whether the dimension, which has this size, is known to keep it.
