@@ -19,6 +19,10 @@ BENCH ?=
 # What `make fuzz` tries: how many files, which ones, and the models that they are made of.
 FUZZ ?= 20000 1 examples/models
 
+# The server that `make batched` compares with, and a folder that holds its models and may hold others.
+BEFORE ?=
+BATCHED ?= $(CURDIR)/target/batched
+
 # What `make search` tries: how many graphs, and which ones; `--lost` counts what is refused without need.
 SEARCH ?= 20000 1
 
@@ -35,7 +39,7 @@ PYTHON_SOURCES := pyproject.toml $(shell find python -type f \( -name '*.py' -o 
 # The wheel's library, which Rust tests load.
 ORT_LIBRARY = $$(PYTHONPATH=python $(BIN)/python -m mlserve.serving.runtime)
 
-.PHONY: help serve test fuzz search loom check bench attack kserve perf-analyzer h2spec rolling proxies protos models reference deny clean
+.PHONY: help serve test fuzz search batched loom check bench attack kserve perf-analyzer h2spec rolling proxies protos models reference deny clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -64,6 +68,14 @@ fuzz: $(STAMPS)/tools ## Load changed model files in a child process (FUZZ="COUN
 search: $(STAMPS)/tools ## Look for graphs that are batched although rows mix (SEARCH="COUNT SEED")
 	cargo build --release --locked --package mlserve-ort --example batching
 	MLSERVE_ORT_LIB=$(ORT_LIBRARY) $(BIN)/python -m tests.random_graphs.search $(SEARCH)
+
+batched: $(STAMPS)/tools $(STAMPS)/converters ## Compare which models are batched with another version (BEFORE=mlserve-server)
+	@test -n "$(BEFORE)" || { echo "make: BEFORE names the mlserve-server to compare with" >&2; exit 1; }
+	cargo build --release --locked --package mlserve-ort --example batching
+	mkdir -p $(BATCHED)
+	$(VENV)-converters/bin/python -m benchmarks.batching write $(BATCHED)
+	MLSERVE_ORT_LIB=$(ORT_LIBRARY) $(VENV)-converters/bin/python -W ignore -m benchmarks.batching table $(BATCHED) \
+		--binary $(CARGO_TARGET_DIR)/release/examples/batching --before $(BEFORE)
 
 # Loom replaces the locks of the whole build, so it has a target directory of its own.
 loom: ## Try every interleaving where threads meet (part of make test)
@@ -150,6 +162,12 @@ $(STAMPS)/training: pyproject.toml | $(STAMPS)/venv
 	$(PYTHON) -m venv $(VENV)-training
 	$(VENV)-training/bin/pip install --quiet --upgrade pip
 	$(VENV)-training/bin/pip install --quiet --group examples
+	touch $@
+
+$(STAMPS)/converters: pyproject.toml | $(STAMPS)/venv
+	$(PYTHON) -m venv $(VENV)-converters
+	$(VENV)-converters/bin/pip install --quiet --upgrade pip
+	$(VENV)-converters/bin/pip install --quiet --group converters
 	touch $@
 
 # KServe's package pulls in what no other test needs, and its messages clash with tritonclient's.

@@ -1,20 +1,24 @@
 """Which models are batched: ONNX's node tests with their first dimension freed, converted tables, and files of one's own.
 
     cargo build --release --package mlserve-ort --example batching
-    python benchmarks/batching.py write FOLDER       # writes the node tests, and converted models where converters are
-    python benchmarks/batching.py look FOLDER > out  # what the loader finds of every model below the folder
+    python -m benchmarks.batching write FOLDER       # writes the node tests, and converted models where converters are
+    python -m benchmarks.batching look FOLDER        # what the loader finds of every model below the folder
+    python -m benchmarks.batching table FOLDER --before SERVER
 
-Two versions are compared by looking at one folder with the examples of both (`--binary`).
+`table` asks the `mlserve-server` of another version, too, and writes `results/batched.json`. What only one of the two
+batches is run, each row alone and among others: that tells whether it was right. (`make batched` does all of it.)
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import json
 import os
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from tests.random_graphs.truth import Model, fault
+
 HERE = Path(__file__).parent
+RESULT = HERE / "results" / "batched.json"
 BINARY = HERE.parent / "target" / "release" / "examples" / "batching"
 
 
@@ -84,7 +91,7 @@ def write_nodes(folder: Path) -> int:
 def write_tables(folder: Path) -> None:
     """Writes what converters usually make of scikit-learn's, XGBoost's and LightGBM's models."""
     try:
-        import converted_tables  # noqa: PLC0415 -- needs converters, which nothing else does
+        from benchmarks import converted_tables  # noqa: PLC0415 -- needs converters, which nothing else does
     except ImportError as error:
         print(f"no converters ({error}): no tables are written", file=sys.stderr)
         return
@@ -93,39 +100,113 @@ def write_tables(folder: Path) -> None:
         onnx.save(model, folder / "tables" / f"{name}.onnx")
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a version says of a model: `rows`, `unsafe`, `fixed` or `failed`, and why."""
+
+    word: str
+    reason: str
+    milliseconds: tuple[str, ...] = ()
+
+
+def library() -> str:
+    """The ONNX Runtime that is loaded."""
+    given = os.environ.get("MLSERVE_ORT_LIB")
+    if given is not None:
+        return given
+    command = [sys.executable, "-m", "mlserve.serving.runtime"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def models_below(folder: Path) -> list[Path]:
+    """Every model, in order."""
+    return sorted(folder.rglob("*.onnx"))
+
+
+def looked(paths: list[Path], binary: Path) -> dict[Path, Found]:
+    """Asks the loader about all models in one process."""
+    environment = {**os.environ, "MLSERVE_ORT_LIB": library()}
+    lines = "\n".join(str(path) for path in paths)
+    done = subprocess.run([binary], input=lines, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    found = (line.split("\t") for line in done.stdout.splitlines())
+    return {
+        Path(path): Found(word, reason, (check, session, proof)) for word, check, session, proof, path, reason in found
+    }
+
+
+def inspected(path: Path, server: Path) -> Found:
+    """Asks a server's `inspect`, which is one process for each model."""
+    command = [server, "inspect", "--json", "--ort-library", library(), path]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        return Found("failed", done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "")
+    said = json.loads(done.stdout)
+    return Found("rows" if said["batching"] else "unsafe", said["batching_reason"] or "")
+
+
 def look(folder: Path, binary: Path) -> None:
     """Prints a line for every model below the folder, then how many there are of each kind."""
-    paths = sorted(str(path) for path in folder.rglob("*.onnx"))
-    library = os.environ.get("MLSERVE_ORT_LIB")
-    if library is None:
-        command = [sys.executable, "-m", "mlserve.serving.runtime"]
-        library = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    environment = {**os.environ, "MLSERVE_ORT_LIB": library}
-    done = subprocess.run(
-        [binary], input="\n".join(paths), check=True, stdout=subprocess.PIPE, text=True, env=environment
-    )
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
-    for line in done.stdout.splitlines():
-        word, check, session, proof, path, reason = line.split("\t")
-        group = Path(path).relative_to(folder).parts[0]
-        counts[group, word] += 1
-        print(f"{word}\t{check}\t{session}\t{proof}\t{Path(path).relative_to(folder)}\t{reason}")
+    for path, found in looked(models_below(folder), binary).items():
+        name = path.relative_to(folder)
+        counts[name.parts[0], found.word] += 1
+        print("\t".join([found.word, *found.milliseconds, str(name), found.reason]))
     for (group, word), count in sorted(counts.items()):
         print(f"# {group}: {word} {count}")
 
 
+def runs_say(path: Path) -> str:
+    """Whether rows influence each other in runs of the model."""
+    try:
+        model = Model(path.read_bytes())
+        alone = model.run(model.drawn(np.random.default_rng(1), "ordinary", 1))
+        if any(not output.ndim or output.shape[0] != 1 for output in alone):
+            return "an output has not one row for each"
+        return fault(model) or "apart"
+    except Exception as error:  # noqa: BLE001 -- whatever the runtime says of the model or its values
+        return f"no row could be run: {str(error)[:120]}"
+
+
+def table(folder: Path, binary: Path, before: Path) -> None:
+    """Writes and prints what both versions batch, and what only one of them does."""
+    groups: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    changes = []
+    for path, now in looked(models_below(folder), binary).items():
+        name = path.relative_to(folder)
+        then = inspected(path, before)
+        group = groups[name.parts[0]]
+        group["there are"] += 1
+        group["batched before"] += then.word == "rows"
+        group["batched now"] += now.word == "rows"
+        if (then.word == "rows") != (now.word == "rows"):
+            change = {"model": str(name), "before": then.word, "now": now.word, "reason": now.reason or then.reason}
+            changes.append({**change, "runs": runs_say(path)})
+            group[f"no more, runs say {'apart' if changes[-1]['runs'] == 'apart' else 'otherwise'}"] += (
+                now.word != "rows"
+            )
+    heads = ["there are", "batched before", "batched now", "no more, runs say otherwise", "no more, runs say apart"]
+    print("\n".join(["| models | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]))
+    for name, counts in groups.items():
+        print(f"| {name} | " + " | ".join(f"{counts[head]:,}" for head in heads) + " |")
+    report = {"onnx": onnx.__version__, "groups": {name: dict(counts) for name, counts in groups.items()}}
+    RESULT.write_text(json.dumps({**report, "changes": changes}, indent=1) + "\n")
+
+
 def main() -> None:
-    """Writes or looks."""
+    """Writes, looks or compares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["write", "look"])
+    parser.add_argument("what", choices=["write", "look", "table"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--binary", type=Path, default=BINARY, help="the built example")
+    parser.add_argument("--before", type=Path, help="the `mlserve-server` of another version")
     given = parser.parse_args()
     if given.what == "write":
         print(f"{write_nodes(given.folder)} node tests")
         write_tables(given.folder)
-    else:
+    elif given.what == "look":
         look(given.folder, given.binary)
+    else:
+        table(given.folder, given.binary, given.before)
 
 
 if __name__ == "__main__":

@@ -221,3 +221,21 @@ def reversed_steps(graph: Graph) -> str:
     lengths = graph.add("Clip", [graph.like([ROWS], INT64), graph.constant(1), graph.constant(4)])
     batch = graph.random.randrange(2)
     return graph.add("ReverseSequence", [name, lengths], batch_axis=batch, time_axis=1 - batch)
+
+
+def centred(graph: Graph) -> str:
+    graph.is_there_since(18)
+    name = graph.pick(FLOAT, INT64)
+    axes = graph.random.sample(range(len(graph.shape(name))), graph.random.choice([1, min(2, len(graph.shape(name)))]))
+    sizes = graph.constant([graph.random.choice([2, 5, 8]) for _ in axes])
+    return graph.add("CenterCropPad", [name, sizes], axes=axes)
+
+
+def cached(graph: Graph) -> str:
+    graph.is_there_since(24)
+    name = graph.pick(FLOAT, rank=[3, 4])
+    shape, axis = graph.shape(name), graph.random.choice([1, 2, -2])
+    update = [None if at == axis % len(shape) else size for at, size in enumerate(shape)]
+    places = graph.add("Mod", [graph.like([None], INT64), graph.constant(4)])
+    written = graph.add("TensorScatter", [name, graph.like(update), places], axis=axis, mode="circular")
+    return graph.declare(written, shape)

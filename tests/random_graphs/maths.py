@@ -143,9 +143,19 @@ def einsum(graph: Graph) -> str:
         operands[-1] = operands[-1][:-1] + "d"
     if graph.is_likely(0.2):
         operands[-1] = "".join(graph.random.sample(operands[-1], len(operands[-1])))
+    if graph.is_likely(0.3):
+        return graph.add("Einsum", names, equation=dotted(graph, operands))
     letters = sorted(set("".join(operands)))
     result = "".join(graph.random.sample(letters, graph.random.randrange(1, len(letters) + 1)))
     return graph.add("Einsum", names, equation=f"{','.join(operands)}->{result}")
+
+
+def dotted(graph: Graph, operands: list[str]) -> str:
+    """An equation in which dots stand for the first dimensions, or the last one."""
+    cut = [f"...{letters[-1]}" if graph.is_likely(0.7) else f"{letters[0]}..." for letters in operands]
+    letters = sorted(set("".join(cut)) - {"."})
+    rest = "".join(graph.random.sample(letters, graph.random.randrange(len(letters) + 1)))
+    return f"{','.join(cut)}->{graph.random.choice([f'...{rest}', f'{rest}...'])}"
 
 
 def determinant(graph: Graph) -> str:

@@ -14,8 +14,6 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.random_graphs.graph import INPUTS
-
 Rows: TypeAlias = dict[str, np.ndarray[Any, np.dtype[Any]]]
 Outputs: TypeAlias = list[np.ndarray[Any, np.dtype[Any]]]
 
@@ -25,7 +23,17 @@ POOL = 8
 # How many batches of each size are made of each kind of values.
 DRAWS = 3
 EXTREMES = [0.0, -0.0, 1e30, -1e30, 3e38, 1e-38, np.inf, -np.inf, np.nan]
-WORDS = ["red", "green", "blue", "none"]
+TYPES: dict[str, Any] = {
+    "tensor(string)": np.object_,
+    "tensor(bool)": np.bool_,
+    "tensor(float16)": np.float16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    **{f"tensor({sign}int{bits})": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+# Size of dimensions that are free and count no rows.
+FREE = 5
+WORDS = ["red", "green", "blue", "none", "", "red green", "1,2,,3"]
 
 
 class Model:
@@ -36,32 +44,36 @@ class Model:
         options.log_severity_level = 4
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self.inputs = [found.name for found in self.session.get_inputs()]
+        self.inputs = {found.name: (found.type, found.shape) for found in self.session.get_inputs()}
         self.known = known(onnx.load_from_string(content))
 
     def run(self, rows: Rows) -> Outputs:
         return [np.asarray(output) for output in self.session.run(None, rows)]
 
     def drawn(self, random: np.random.Generator, kind: str, count: int) -> Rows:
-        return {name: self._values(random, kind, *INPUTS[name], count) for name in self.inputs}
+        """So many rows of values of a kind; free dimensions but the first are all of one size."""
+        drawn: Rows = {}
+        for name, (element, shape) in self.inputs.items():
+            sizes = [count, *(size if isinstance(size, int) and size > 0 else FREE for size in shape[1:])]
+            drawn[name] = self._values(random, kind, TYPES[element], sizes)
+        return drawn
 
-    def _values(self, random: np.random.Generator, kind: str, element: int, shape: list[int], count: int) -> Any:
-        sizes = [count, *shape[1:]]
-        if element == TensorProto.STRING:
+    def _values(self, random: np.random.Generator, kind: str, dtype: Any, sizes: list[int]) -> Any:
+        if dtype == np.object_:
             return random.choice(np.array(WORDS, dtype=object), sizes)
-        if element == TensorProto.INT64:
-            few = random.integers(0, 4, sizes)
+        if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
+            few = random.integers(0, 2 if dtype == np.bool_ else 4, sizes)
             whole = [number for number in self.known if float(number).is_integer() and abs(number) < 1000]
-            return random.choice(np.array([0, 1, *whole], np.int64), sizes) if kind == "known" else few
+            found = random.choice(np.array([0, 1, *whole], np.int64), sizes) if kind == "known" else few
+            return found.astype(dtype)
         values = 3 * random.standard_normal(sizes)
         if kind == "known":
-            values = np.where(
-                random.random(sizes) < 0.5, random.choice(np.array([0.0, 0.5, *self.known]), sizes), values
-            )
+            known = random.choice(np.array([0.0, 0.5, *self.known]), sizes)
+            values = np.where(random.random(sizes) < 0.5, known, values)
         if kind == "extreme":
             values = np.where(random.random(sizes) < 0.3, random.choice(np.array(EXTREMES), sizes), values)
         with np.errstate(over="ignore"):
-            return values.astype(np.float32)
+            return values.astype(dtype)
 
 
 def known(model: onnx.ModelProto) -> list[float]:

@@ -71,16 +71,20 @@ def resized(graph: Graph) -> str:
         axes = graph.random.sample(axes, graph.random.randint(1, rank))
         settings["axes"] = axes
         settings["keep_aspect_ratio_policy"] = graph.random.choice(["stretch", "not_larger", "not_smaller"])
+    region = ""
+    if graph.opset >= 18 and graph.is_likely(0.2):
+        settings["coordinate_transformation_mode"] = "tf_crop_and_resize"
+        region = graph.constant([0.2] * len(axes) + [0.9] * len(axes), np.float32)
     if graph.is_likely(0.5):
         settings.pop("keep_aspect_ratio_policy", None)
         factors = [
             1 if graph.shape(name)[axis] == ROWS and graph.is_likely(0.8) else graph.random.choice([1, 1, 2])
             for axis in axes
         ]
-        return graph.add("Resize", [name, "", graph.constant(factors, np.float32)], **settings)
+        return graph.add("Resize", [name, region, graph.constant(factors, np.float32)], **settings)
     times = [1 if graph.shape(name)[axis] == ROWS else graph.random.choice([1, 2]) for axis in axes]
     sizes = graph.add("Gather", [graph.add("Shape", [name]), graph.constant(axes)])
-    return graph.add("Resize", [name, "", "", graph.add("Mul", [sizes, graph.constant(times)])], **settings)
+    return graph.add("Resize", [name, region, "", graph.add("Mul", [sizes, graph.constant(times)])], **settings)
 
 
 def sampled(graph: Graph) -> str:
