@@ -2,7 +2,7 @@
 //!
 //! [`Runtime`] is the shared library, opened at run time. [`load`] joins the steps of a model's way in: the file is read
 //! without ONNX Runtime and checked, a session is made, and the model is warmed up and its batching proven. What may be
-//! unsafe is in `api`, `arena`, `exit`, `fork`, `memory`, `options`, `runtime`, `session`, `stop`, `telemetry`, `threads` and
+//! unsafe is in `api`, `arena`, `exit`, `fork`, `heaps`, `options`, `runtime`, `session`, `stop`, `telemetry`, `threads` and
 //! `value`; nothing else here may.
 
 // Whoever prints waits for the reader; the server's `output` does not.
@@ -17,6 +17,8 @@ mod exit;
 mod fault;
 mod fingerprint;
 mod fork;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod heaps;
 mod limit;
 mod load;
 mod memory;
