@@ -64,7 +64,7 @@ def make_field(tmp_path: Path, scale: Scale, pytestconfig: pytest.Config) -> Ite
             folder = graphs.write_all(tmp_path / "models", ("identity_FP32",))
             for name, file in (models or {}).items():
                 graphs.write(folder, name, file)
-            return Field(start(folder, *flags), folder, scale, report)
+            return Field(start(folder, *flags), folder, scale, report, lambda: start(folder, *flags))
 
         yield make
 

@@ -1,6 +1,8 @@
 """Runs an attack beside a good client, in interleaved windows with and without it, and says what it did to the server.
 
-What depends on time (the good client's p99) is held to its bound only where the machine is quiet: `make attack`.
+What depends on time (the good client's p99) is held to its bound only where the machine is quiet: `make attack`. An attack
+also takes cores, caches and the kernel's time from whoever asks. Where the bound is passed, the same attack is therefore
+run once more against another server of this machine: what the good client notices of that is the machine's part.
 """
 
 from __future__ import annotations
@@ -59,11 +61,16 @@ class Scale:
 
 @dataclass
 class Figures:
-    """What an attack did to a server and to the good client beside it."""
+    """What an attack did to a server and to the good client beside it.
+
+    Attributes:
+        elsewhere: What the good client was answered while another server was attacked; empty if that was not tried.
+    """
 
     name: str
     alone: Asked = field(default_factory=Asked)
     beside: Asked = field(default_factory=Asked)
+    elsewhere: Asked = field(default_factory=Asked)
     tally: Tally = field(default_factory=Tally)
     cpu_s: float = 0.0
     peak_bytes: int = 0
@@ -74,8 +81,21 @@ class Figures:
         """The good client's p99 beside the attack over its p99 alone."""
         return self.beside.quantile(0.99) / max(self.alone.quantile(0.99), P99_FLOOR_S)
 
+    @property
+    def ratio_to_elsewhere(self) -> float | None:
+        """The same over its p99 while another server was attacked, if that was measured."""
+        if not self.elsewhere.times_s:
+            return None
+        return self.beside.quantile(0.99) / max(self.elsewhere.quantile(0.99), P99_FLOOR_S)
+
     def to_json(self) -> dict[str, Any]:
         """A row of the results."""
+        elsewhere: dict[str, Any] = {}
+        if (ratio := self.ratio_to_elsewhere) is not None:
+            elsewhere = {
+                "p99_elsewhere_ms": round(self.elsewhere.quantile(0.99) * 1e3, 3),
+                "p99_ratio_to_elsewhere": round(ratio, 2),
+            }
         return {
             "family": self.name,
             "good_requests": len(self.beside.times_s),
@@ -85,6 +105,7 @@ class Figures:
             "p99_alone_ms": round(self.alone.quantile(0.99) * 1e3, 3),
             "p99_beside_ms": round(self.beside.quantile(0.99) * 1e3, 3),
             "p99_ratio": round(self.ratio, 2),
+            **elsewhere,
             "requests": self.tally.requests,
             "sent_bytes": self.tally.sent_bytes,
             "outcomes": dict(self.tally.outcomes),
@@ -102,6 +123,7 @@ class Field:
     folder: Path
     scale: Scale
     report: Callable[[Figures], None]
+    start_another: Callable[[], ServerProcess]
 
     def attack(
         self,
@@ -136,8 +158,7 @@ class Field:
             )
 
     def _measure(self, name: str, attack: Attack, size: int) -> Figures:
-        pid = self.server.process.pid
-        aim = Aim(self.server.http, self.server.grpc, self.server.metrics, pid, self.folder, size)
+        aim = self._aim_at(self.server, size)
         figures = Figures(name)
         good = GoodClient(self.server.http, self.server.grpc)
         try:
@@ -147,20 +168,36 @@ class Field:
                 self._window(figures, attack, aim, good)
                 if figures.alone.failures or figures.beside.failures:
                     break
+            else:
+                if self.scale.is_full and figures.ratio > P99_RATIO:
+                    self._measure_elsewhere(figures, attack, size, good)
         finally:
             good.close()
         return figures
 
+    def _aim_at(self, server: ServerProcess, size: int) -> Aim:
+        return Aim(server.http, server.grpc, server.metrics, server.process.pid, self.folder, size)
+
+    def _measure_elsewhere(self, figures: Figures, attack: Attack, size: int, good: GoodClient) -> None:
+        other = self.start_another()
+        for _ in range(self.scale.windows):
+            with Attacker(attack, self._aim_at(other, size)) as attacker:
+                _join(figures.elsewhere, self._ask_beside(attacker, good))
+                attacker.tally()
+        other.process.kill()
+        other.process.wait()
+
+    def _ask_beside(self, attacker: Attacker, good: GoodClient) -> Asked:
+        # What it takes to start is this machine's work, and not the attack.
+        attacker.go()
+        end = time.monotonic() + (FULL_ATTACK_LIMIT_S if self.scale.is_full else ATTACK_LIMIT_S)
+        return good.ask_while(lambda: attacker.is_busy() and time.monotonic() < end, self.scale.good_requests)
+
     def _window(self, figures: Figures, attack: Attack, aim: Aim, good: GoodClient) -> None:
         before, used = process.resident_bytes(aim.pid), process.cpu_s(aim.pid)
         process.reset_peak(aim.pid)
-        limit_s = FULL_ATTACK_LIMIT_S if self.scale.is_full else ATTACK_LIMIT_S
         with Attacker(attack, aim) as attacker:
-            # What it takes to start is this machine's work, and not the attack.
-            attacker.go()
-            end = time.monotonic() + limit_s
-            asked = good.ask_while(lambda: attacker.is_busy() and time.monotonic() < end, self.scale.good_requests)
-            _join(figures.beside, asked)
+            _join(figures.beside, self._ask_beside(attacker, good))
             tally = attacker.tally()
             # On a busy machine a loop may not have turned for a second, and the probe says so: that is an answer, too.
             answer = probe(aim.metrics, "/livez", PROBE_LIMIT_S)
@@ -238,7 +275,8 @@ def check_figures(
     spent = max(0.0, figures.cpu_s - cpu_slack_s * scale.windows)
     assert spent <= CPU_PER_REQUEST_S * units, f"{name}: {figures.cpu_s:.1f} CPU seconds for {units:.0f} requests"
     if scale.is_full:
-        assert figures.ratio <= P99_RATIO, f"{name}: the good client's p99 is {figures.ratio:.2f} times as long"
+        ratio = min(figures.ratio, figures.ratio_to_elsewhere or figures.ratio)
+        assert ratio <= P99_RATIO, f"{name}: the good client's p99 is {ratio:.2f} times as long"
 
 
 def _join(total: Asked, more: Asked) -> None:

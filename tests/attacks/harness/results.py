@@ -24,6 +24,7 @@ COLUMNS = {
     "good p50 ms": "p50_beside_ms",
     "good p99 ms": "p99_beside_ms",
     "p99 ratio": "p99_ratio",
+    "to elsewhere": "p99_ratio_to_elsewhere",
     "failed": "good_failed",
     "requests": "requests",
     "sent bytes": "sent_bytes",
@@ -34,7 +35,7 @@ COLUMNS = {
 
 def table(found: Sequence[Figures]) -> str:
     """For a terminal, and for Markdown."""
-    rows = [[str(figures.to_json()[key]) for key in COLUMNS.values()] for figures in found]
+    rows = [[str(figures.to_json().get(key, "")) for key in COLUMNS.values()] for figures in found]
     widths = [max(len(cell) for cell in column) for column in zip(COLUMNS, *rows, strict=True)]
     lines = [list(COLUMNS), ["-" * width for width in widths], *rows]
     return "\n".join(
