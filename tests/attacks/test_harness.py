@@ -21,7 +21,7 @@ CALM = Asked([0.003] * 100)
 
 def figures(beside: Asked = CALM, *, cpu_s: float = 0.1, peak_bytes: int = 0, probes_lost: int = 0) -> Figures:
     tally = Tally(10, 1_000, 1_000, 0, Counter({"ok": 10}))
-    return Figures("sample", CALM, beside, tally, cpu_s, peak_bytes, probes_lost)
+    return Figures("sample", CALM, beside, tally=tally, cpu_s=cpu_s, peak_bytes=peak_bytes, probes_lost=probes_lost)
 
 
 def check(found: Figures) -> None:
@@ -30,6 +30,15 @@ def check(found: Figures) -> None:
 
 def test_what_an_attack_may_cost_is_no_finding() -> None:
     check(figures())
+
+
+def test_what_an_attack_on_another_server_costs_too_is_no_finding() -> None:
+    found = figures(Asked([0.004] * 100))
+    found.elsewhere = Asked([0.0035] * 100)
+    check(found)
+    found.elsewhere = CALM
+    with pytest.raises(AssertionError, match=r"p99 is 1.33 times as long"):
+        check(found)
 
 
 @pytest.mark.parametrize(

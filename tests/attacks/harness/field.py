@@ -117,13 +117,17 @@ class Figures:
 
 @dataclass
 class Field:
-    """A server under attack."""
+    """A server under attack.
+
+    Attributes:
+        start_another: Starts one like it; none: what the machine's part is cannot be told.
+    """
 
     server: ServerProcess
     folder: Path
     scale: Scale
     report: Callable[[Figures], None]
-    start_another: Callable[[], ServerProcess]
+    start_another: Callable[[], ServerProcess] | None = None
 
     def attack(
         self,
@@ -169,8 +173,8 @@ class Field:
                 if figures.alone.failures or figures.beside.failures:
                     break
             else:
-                if self.scale.is_full and figures.ratio > P99_RATIO:
-                    self._measure_elsewhere(figures, attack, size, good)
+                if self.start_another and self.scale.is_full and figures.ratio > P99_RATIO:
+                    self._measure_elsewhere(figures, attack, self._aim_at(self.start_another(), size), good)
         finally:
             good.close()
         return figures
@@ -178,14 +182,11 @@ class Field:
     def _aim_at(self, server: ServerProcess, size: int) -> Aim:
         return Aim(server.http, server.grpc, server.metrics, server.process.pid, self.folder, size)
 
-    def _measure_elsewhere(self, figures: Figures, attack: Attack, size: int, good: GoodClient) -> None:
-        other = self.start_another()
+    def _measure_elsewhere(self, figures: Figures, attack: Attack, other: Aim, good: GoodClient) -> None:
         for _ in range(self.scale.windows):
-            with Attacker(attack, self._aim_at(other, size)) as attacker:
+            with Attacker(attack, other) as attacker:
                 _join(figures.elsewhere, self._ask_beside(attacker, good))
                 attacker.tally()
-        other.process.kill()
-        other.process.wait()
 
     def _ask_beside(self, attacker: Attacker, good: GoodClient) -> Asked:
         # What it takes to start is this machine's work, and not the attack.
