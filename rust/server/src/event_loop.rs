@@ -27,6 +27,7 @@ pub(crate) use self::mailbox::LoopMailbox;
 use self::pulse::Pulse;
 use crate::access::AccessLog;
 use crate::connection::{self, Meter};
+use crate::grpc::Watches;
 use crate::listen::Socket;
 use crate::panics::{Place, caught};
 use crate::process::Process;
@@ -68,6 +69,7 @@ struct Inner {
     expiry_moved: Notify,
     expiry_awaited: Cell<Option<Instant>>,
     connections: Rc<Connections>,
+    health_watches: Watches,
     #[cfg(test)]
     is_broken: Cell<bool>,
 }
@@ -85,6 +87,7 @@ impl LoopContext {
             expiry_moved: Notify::new(),
             expiry_awaited: Cell::new(None),
             connections: Connections::new(),
+            health_watches: Watches::default(),
             #[cfg(test)]
             is_broken: Cell::default(),
             access_log,
@@ -117,6 +120,11 @@ impl LoopContext {
     /// The access log, if there is one.
     pub(crate) fn access_log(&self) -> Option<&AccessLog> {
         self.0.inner.access_log.as_ref()
+    }
+
+    /// Who watches the server's health on this loop.
+    pub(crate) fn health_watches(&self) -> &Watches {
+        &self.0.inner.health_watches
     }
 
     /// The present moment.

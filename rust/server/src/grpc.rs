@@ -43,6 +43,7 @@ mod stream;
 mod trail;
 
 pub(crate) use decode::model_version;
+pub(crate) use health::Watches;
 pub(crate) use reflection::Reflection;
 pub(crate) use reply::ReplySettings;
 pub(crate) use service::{EXTENSIONS, properties};

@@ -3,9 +3,13 @@
 //! The same truth as the readiness routes. Not serving comes before the drain, so that clients that watch go elsewhere
 //! before anything is refused.
 
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mlserve_core::error::{Error, Kind, Result, quoted};
+use tokio::sync::watch::{Receiver, Sender, channel};
+use tokio::task::spawn_local;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
@@ -23,13 +27,59 @@ const INFERENCE_SERVICE: &str = "inference.GRPCInferenceService";
 /// Before a model's name, in the names of services.
 const MODEL_PREFIX: &str = "mlserve.model/";
 
-/// How often a watched state is looked at: a small part of the notice before a drain.
+/// How often watched states are looked at: a small part of the notice before a drain.
 const WATCH_EVERY: Duration = Duration::from_millis(50);
 
+/// What every state follows from, but that of one model, which the plan tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Grounds {
+    plan: u64,
+    phase: Phase,
+    is_ready: bool,
+}
+
+impl Grounds {
+    fn of(process: &Process) -> Self {
+        let plan = process.plan.load();
+        Self { plan: plan.number, phase: process.status.phase(), is_ready: process.status.is_ready(&plan) }
+    }
+}
+
+/// Looks for all who watch on one loop, as long as somebody does, and wakes them when something has changed.
+#[derive(Debug, Default)]
+pub(crate) struct Watches(RefCell<Option<Receiver<Grounds>>>);
+
+impl Watches {
+    fn subscribe(&self, process: &Arc<Process>) -> Receiver<Grounds> {
+        let mut present = self.0.borrow_mut();
+        match &*present {
+            // The sender lives.
+            Some(grounds) if grounds.has_changed().is_ok() => grounds.clone(),
+            _ => {
+                let (sender, grounds) = channel(Grounds::of(process));
+                spawn_local(look(Arc::clone(process), sender));
+                present.insert(grounds).clone()
+            }
+        }
+    }
+}
+
+/// Ends when nobody watches; [`Watches`] itself holds one receiver.
+async fn look(process: Arc<Process>, grounds: Sender<Grounds>) {
+    loop {
+        tokio::time::sleep(WATCH_EVERY).await;
+        if grounds.receiver_count() <= 1 {
+            return;
+        }
+        let now = Grounds::of(&process);
+        grounds.send_if_modified(|known| std::mem::replace(known, now) != now);
+    }
+}
+
 /// The state of `service`; `None` if there is no such service.
-fn state_of(process: &Process, service: &str) -> Option<ServingStatus> {
+fn state_of(process: &Process, service: &str, is_ready: impl FnOnce() -> bool) -> Option<ServingStatus> {
     let is_serving = match service {
-        "" | INFERENCE_SERVICE => process.status.is_ready(&process.plan.load()),
+        "" | INFERENCE_SERVICE => is_ready(),
         _ => {
             let model = service.strip_prefix(MODEL_PREFIX)?;
             let plan = process.plan.load_full();
@@ -44,7 +94,7 @@ fn state_of(process: &Process, service: &str) -> Option<ServingStatus> {
 ///
 /// **Errors:** no such service.
 pub(super) fn check(process: &Process, request: &HealthCheckRequest) -> Result<HealthCheckResponse> {
-    match state_of(process, &request.service) {
+    match state_of(process, &request.service, || process.status.is_ready(&process.plan.load())) {
         Some(state) => Ok(HealthCheckResponse { status: state.into() }),
         None => Err(unknown_service(&request.service)),
     }
@@ -55,9 +105,12 @@ pub(super) async fn watch(context: LoopContext, request: HealthCheckRequest, res
     let patience = responder.settings().patience;
     let Some(stream) = responder.open() else { return };
     let mut writer = Writer::new(stream, patience);
+    let mut grounds = context.health_watches().subscribe(context.process());
     let mut told = None;
     loop {
-        let state = state_of(context.process(), &request.service).unwrap_or(ServingStatus::ServiceUnknown);
+        let now = *grounds.borrow_and_update();
+        let state = state_of(context.process(), &request.service, || now.is_ready);
+        let state = state.unwrap_or(ServingStatus::ServiceUnknown);
         if told != Some(state) {
             told = Some(state);
             writer.push(message(&HealthCheckResponse { status: state.into() }).into_pieces(), None);
@@ -65,11 +118,11 @@ pub(super) async fn watch(context: LoopContext, request: HealthCheckRequest, res
                 return;
             }
         }
-        if context.process().status.phase() >= Phase::Closing {
+        if now.phase >= Phase::Closing {
             return writer.finish(status::trailers(Some(&closing())));
         }
         tokio::select! {
-            () = tokio::time::sleep(WATCH_EVERY) => {}
+            _ = grounds.changed() => {}
             () = writer.gone() => return,
         }
     }
