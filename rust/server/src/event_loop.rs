@@ -178,8 +178,10 @@ impl LoopContext {
 
     /// Serves a stream of the connection in a task of its own; a panic ends this stream alone.
     pub(crate) fn serve_stream(self, serving: impl Future<Output = ()> + 'static) {
+        // Outside the block, which would keep room for the stream itself beside its piece of the heap.
+        let served = caught(serving);
         tokio::task::spawn_local(async move {
-            if let Err(what) = caught(serving).await {
+            if let Err(what) = served.await {
                 self.process().panics.note(Place::Decoder, &what);
             }
         });
