@@ -1,0 +1,133 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(10);
+const RATE: u64 = 1_000;
+
+/// Writes to a reader that takes `step` bytes a second; how long until that is too slow, if it is before all is written.
+async fn end_of(step: usize, len: usize) -> Option<Duration> {
+    let (near, mut far) = tokio::io::duplex(64);
+    let mut socket = Watched::new(Bytes::new(), near, Rc::default());
+    let meter = Rc::clone(socket.meter());
+    let reading = async move {
+        let mut taken = vec![0; step];
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if step > 0 && far.read_exact(&mut taken).await.is_err() {
+                break;
+            }
+        }
+    };
+    let begun = Instant::now();
+    let writing = async {
+        socket.write_all(&vec![0; len]).await.expect("open");
+        socket.flush().await.expect("open");
+    };
+    tokio::select! {
+        () = reading => None,
+        () = writing => None,
+        () = meter.too_slow(LIMIT, RATE) => Some(begun.elapsed()),
+    }
+}
+
+/// A peer that keeps up with everything, and notes the most that it was given at once.
+#[derive(Debug, Default)]
+struct Tireless(usize);
+
+impl AsyncRead for Tireless {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        buffer.initialize_unfilled();
+        buffer.advance(buffer.remaining());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Tireless {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0 = self.0.max(bytes.len());
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = slices.iter().map(|slice| slice.len()).sum();
+        self.0 = self.0.max(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// How often others had a turn meanwhile.
+async fn turns_beside(moving: impl Future<Output = ()>) -> usize {
+    let (mut moving, mut turns) = (pin!(moving), 0);
+    poll_fn(|cx| {
+        let moved = moving.as_mut().poll(cx);
+        turns += usize::from(moved.is_pending());
+        moved
+    })
+    .await;
+    turns
+}
+
+#[tokio::test]
+async fn whoever_moves_much_lets_others_have_their_turn() {
+    let much = 16 * TURN_BYTES;
+    let mut socket = Watched::new(Bytes::new(), Tireless::default(), Rc::default());
+    // In pieces, as whoever reads has room for.
+    let mut piece = vec![0; TURN_BYTES / 4];
+    let reading = async {
+        for _ in 0..64 {
+            socket.read_exact(&mut piece).await.expect("open");
+        }
+    };
+    assert!(turns_beside(reading).await >= 15, "read in one go");
+    let writing = async { socket.write_all(&vec![0; much]).await.expect("open") };
+    assert!(turns_beside(writing).await >= 15, "written in one go");
+    let part = vec![0; TURN_BYTES / 2];
+    let pieces = [&part; 32].map(|part| IoSlice::new(part));
+    let writing = async {
+        let mut left = &pieces[..];
+        while !left.is_empty() {
+            let written = socket.write_vectored(left).await.expect("open");
+            left = &left[written / part.len()..];
+        }
+    };
+    assert!(turns_beside(writing).await >= 15, "written in one go");
+    assert_eq!(socket.socket.0, TURN_BYTES, "at once");
+}
+
+#[tokio::test]
+async fn whoever_moves_little_is_not_interrupted() {
+    let mut socket = Watched::new(Bytes::new(), Tireless::default(), Rc::default());
+    let moving = async {
+        for _ in 0..100 {
+            socket.read_exact(&mut [0; 1_000]).await.expect("open");
+            socket.write_all(&[0; 1_000]).await.expect("open");
+        }
+    };
+    assert_eq!(turns_beside(moving).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stops_and_one_that_trickles_are_too_slow() {
+    let stopped = end_of(0, 10_000).await.expect("it takes nothing");
+    assert!(stopped >= LIMIT && stopped < 2 * LIMIT, "{stopped:?}");
+    let trickling = end_of(100, 100_000).await.expect("it takes a tenth of what it should");
+    assert!(trickling > LIMIT && trickling < 2 * LIMIT, "{trickling:?}");
+    assert_eq!(end_of(1_100, 100_000).await, None, "it takes a little more than it should");
+}
