@@ -21,8 +21,9 @@ const DECIDED: [&str; 6] = [
     "MALLOC_TOP_PAD_",
     "MALLOC_TRIM_THRESHOLD_",
 ];
-/// What glibc's own thresholds come to once a block of 32 MiB is freed. Who sets one of them ends that they grow.
-const MAPPED_FROM_BYTES: c_int = 32 << 20;
+/// Who sets one of glibc's thresholds ends that they grow. The one for trimming is what it comes to; from this size on a block
+/// is the kernel's, and goes back when it is freed: a large body would stay beside what is made of it.
+const MAPPED_FROM_BYTES: c_int = 8 << 20;
 const TRIMMED_FROM_BYTES: c_int = 64 << 20;
 /// What a heap may keep at its end while ends go back: too little to ask the kernel for it again.
 const LITTLE_BYTES: c_int = 1 << 20;
