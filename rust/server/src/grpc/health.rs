@@ -4,11 +4,12 @@
 //! before anything is refused.
 
 use std::cell::RefCell;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mlserve_core::error::{Error, Kind, Result, quoted};
-use tokio::sync::watch::{Receiver, Sender, channel};
+use tokio::sync::watch::{Receiver, Sender};
 use tokio::task::spawn_local;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
@@ -47,33 +48,33 @@ impl Grounds {
 
 /// Looks for all who watch on one loop, as long as somebody does, and wakes them when something has changed.
 #[derive(Debug, Default)]
-pub(crate) struct Watches(RefCell<Option<Receiver<Grounds>>>);
+pub(crate) struct Watches(RefCell<Weak<Sender<Grounds>>>);
 
 impl Watches {
     fn subscribe(&self, process: &Arc<Process>) -> Receiver<Grounds> {
-        let mut present = self.0.borrow_mut();
-        match &*present {
-            // The sender lives.
-            Some(grounds) if grounds.has_changed().is_ok() => grounds.clone(),
-            _ => {
-                let (sender, grounds) = channel(Grounds::of(process));
-                spawn_local(look(Arc::clone(process), sender));
-                present.insert(grounds).clone()
-            }
-        }
+        let present = self.0.borrow().upgrade();
+        let grounds = present.unwrap_or_else(|| {
+            let grounds = Rc::new(Sender::new(Grounds::of(process)));
+            spawn_local(keep(Arc::clone(process), Rc::clone(&grounds)));
+            self.0.replace(Rc::downgrade(&grounds));
+            grounds
+        });
+        // The last look may be some time ago.
+        look(process, &grounds);
+        grounds.subscribe()
     }
 }
 
-/// Ends when nobody watches; [`Watches`] itself holds one receiver.
-async fn look(process: Arc<Process>, grounds: Sender<Grounds>) {
-    loop {
+async fn keep(process: Arc<Process>, grounds: Rc<Sender<Grounds>>) {
+    while grounds.receiver_count() > 0 {
+        look(&process, &grounds);
         tokio::time::sleep(WATCH_EVERY).await;
-        if grounds.receiver_count() <= 1 {
-            return;
-        }
-        let now = Grounds::of(&process);
-        grounds.send_if_modified(|known| std::mem::replace(known, now) != now);
     }
+}
+
+fn look(process: &Process, grounds: &Sender<Grounds>) {
+    let now = Grounds::of(process);
+    grounds.send_if_modified(|known| std::mem::replace(known, now) != now);
 }
 
 /// The state of `service`; `None` if there is no such service.
@@ -122,7 +123,12 @@ pub(super) async fn watch(context: LoopContext, request: HealthCheckRequest, res
             return writer.finish(status::trailers(Some(&closing())));
         }
         tokio::select! {
-            _ = grounds.changed() => {}
+            changed = grounds.changed() => {
+                if changed.is_err() {
+                    // Who looked has panicked.
+                    grounds = context.health_watches().subscribe(context.process());
+                }
+            }
             () = writer.gone() => return,
         }
     }

@@ -388,6 +388,13 @@ async fn the_small_rpcs_tell_the_truth() {
     assert_eq!(client.call(&service("ModelMetadata"), &asked).await.status().0, 5);
 }
 
+async fn watch(client: &mut Client, service: &str) -> Messages {
+    let (response, mut stream) = client.open("/grpc.health.v1.Health/Watch", &[]).await;
+    let asked = HealthCheckRequest { service: service.to_owned() };
+    stream.send_data(framed(&asked), true).expect("open");
+    Messages::new(response.await.expect("an answer"))
+}
+
 #[tokio::test]
 async fn health_is_told_and_watched() {
     let served = Served::start(settings(), 2);
@@ -404,14 +411,14 @@ async fn health_is_told_and_watched() {
 
     let mut watched = Vec::new();
     for service in ["", "mlserve.model/double", "nope"] {
-        let (response, mut stream) = client.open("/grpc.health.v1.Health/Watch", &[]).await;
-        stream.send_data(framed(&asked(service)), true).expect("open");
-        watched.push(Messages::new(response.await.expect("an answer")));
+        watched.push(watch(&mut client, service).await);
     }
     for (messages, expected) in watched.iter_mut().zip([1, 1, 3]) {
         assert_eq!(messages.next::<HealthCheckResponse>().await.expect("the state now").status, expected);
     }
     served.process.status.advance(Phase::Notice);
+    let mut newcomer = watch(&mut client, "").await;
+    assert_eq!(newcomer.next::<HealthCheckResponse>().await.expect("the state now").status, 2, "whoever looks when");
     for messages in &mut watched[..2] {
         assert_eq!(messages.next::<HealthCheckResponse>().await.expect("the change").status, 2);
     }
