@@ -12,7 +12,7 @@ use mlserve_core::clock::Clock;
 use mlserve_core::tensor::DataType;
 use mlserve_ort::{LoadOptions, LoadedModel, release_memory};
 use support::models::{mlp, noise};
-use support::{Aligned, Owned, Scratch};
+use support::{Aligned, Owned, Scratch, resident_bytes};
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
@@ -86,9 +86,7 @@ fn load_times() {
 }
 
 fn resident_mb() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    let pages: f64 = text.split(' ').nth(1).and_then(|field| field.parse().ok()).expect("a number");
-    pages * 4096.0 / 1e6
+    resident_bytes() as f64 / 1e6
 }
 
 /// A model of 50 MB, loaded and dropped.

@@ -1,12 +1,15 @@
 //! How many heaps the C allocator has, and what stays at their ends. A process of its own, because both are the process's.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
+mod support;
+
 use std::ffi::CStr;
 use std::hint::black_box;
 use std::ptr;
 use std::sync::{Barrier, Mutex, PoisonError};
 
 use mlserve_ort::{release_memory, share_heaps};
+use support::resident_bytes;
 
 const HEAPS: usize = 3;
 /// Threads that allocate at the same moment: without a bound each would get a heap, up to eight for each core.
@@ -31,13 +34,6 @@ fn heaps() -> usize {
     }
 }
 
-/// Resident set of this process, in bytes.
-fn resident_bytes() -> usize {
-    let text = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    let pages: usize = text.split(' ').nth(1).and_then(|field| field.parse().ok()).expect("a number");
-    pages * 4096
-}
-
 #[test]
 fn threads_share_as_many_heaps_as_are_allowed() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,8 +56,6 @@ fn threads_share_as_many_heaps_as_are_allowed() {
 fn what_lies_free_at_the_ends_of_heaps_goes_back_while_their_threads_live_and_later() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     share_heaps(HEAPS);
-    // As one large body does: from now on blocks of a megabyte come from heaps, and ends of heaps stay.
-    black_box(vec![0_u8; 32 * MB - 8192]);
     let (rest, together) = (resident_bytes(), Barrier::new(THREADS + 1));
     let grow_and_free = || {
         let blocks = black_box([(); BLOCKS].map(|()| vec![1_u8; MB]));
@@ -69,7 +63,7 @@ fn what_lies_free_at_the_ends_of_heaps_goes_back_while_their_threads_live_and_la
         drop(blocks);
         together.wait();
     };
-    // Bytes that lie free, and what is kept of them. Looked at when all threads have ended: they wait for this one.
+    // Bytes that lie free, and what is kept of them. Nothing is asserted while threads wait for this one.
     let look = || {
         let free = resident_bytes();
         release_memory();

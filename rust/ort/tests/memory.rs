@@ -7,17 +7,10 @@ use std::time::Duration;
 
 use mlserve_ort::{LoadOptions, SessionSettings, release_memory};
 use support::models::{bomb, mlp, noise};
-use support::{Owned, Scratch, load, options, run, runtime};
+use support::{Owned, Scratch, load, options, resident_bytes, run, runtime};
 
 /// The tests of this file take turns: each measures the whole process.
 static TURN: Mutex<()> = Mutex::new(());
-
-/// Resident set of this process, in bytes.
-fn resident_bytes() -> usize {
-    let text = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    let pages: usize = text.split(' ').nth(1).and_then(|field| field.parse().ok()).expect("a number");
-    pages * 4096
-}
 
 #[test]
 fn swapping_a_model_twenty_times_gives_its_memory_back() {

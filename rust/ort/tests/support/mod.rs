@@ -27,6 +27,13 @@ pub fn runtime() -> Arc<Runtime> {
     Runtime::load(&library(), options).expect("the library at MLSERVE_ORT_LIB loads")
 }
 
+/// Resident set of this process, in bytes.
+pub fn resident_bytes() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: usize = text.split(' ').nth(1).and_then(|field| field.parse().ok()).expect("a number");
+    pages * 4096
+}
+
 /// A directory that is removed at the end of the test.
 pub struct Scratch(pub PathBuf);
 
