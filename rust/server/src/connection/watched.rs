@@ -138,12 +138,13 @@ impl<S> Watched<S> {
                 self.meter.lag.set(Some(Lag { since: now, progress_at: now, written: 0 }));
             }
             (&Poll::Ready(Ok(count)), Some(lag)) => {
-                self.moved += count;
                 let written = lag.written + count;
                 self.meter.lag.set(Some(Lag { progress_at: Instant::now(), written, ..lag }));
             }
-            (&Poll::Ready(Ok(count)), None) => self.moved += count,
             _ => {}
+        }
+        if let Poll::Ready(Ok(count)) = written {
+            self.moved += count;
         }
         written
     }
