@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from tests.random_graphs.search import Looked, looked
 from tests.random_graphs.truth import Model, fault
 
 HERE = Path(__file__).parent
@@ -100,15 +101,6 @@ def write_tables(folder: Path) -> None:
         onnx.save(model, folder / "tables" / f"{name}.onnx")
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a version says of a model: `rows`, `unsafe`, `fixed` or `failed`, and why."""
-
-    word: str
-    reason: str
-    milliseconds: tuple[str, ...] = ()
-
-
 def library() -> str:
     """The ONNX Runtime that is loaded."""
     given = os.environ.get("MLSERVE_ORT_LIB")
@@ -118,37 +110,33 @@ def library() -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def models_below(folder: Path) -> list[Path]:
-    """Every model, in order."""
-    return sorted(folder.rglob("*.onnx"))
+def looked_below(folder: Path, binary: Path) -> Iterator[Looked]:
+    """Asks the loader about every model below the folder, in order.
+
+    **Errors:** ends this program if a model ends the loader's process.
+    """
+    os.environ["MLSERVE_ORT_LIB"] = library()
+    for found in looked(sorted(folder.rglob("*.onnx")), binary):
+        if found.word == "ended":
+            sys.exit(f"the loader's process ended at {found.path}")
+        yield found
 
 
-def looked(paths: list[Path], binary: Path) -> dict[Path, Found]:
-    """Asks the loader about all models in one process."""
-    environment = {**os.environ, "MLSERVE_ORT_LIB": library()}
-    lines = "\n".join(str(path) for path in paths)
-    done = subprocess.run([binary], input=lines, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    found = (line.split("\t") for line in done.stdout.splitlines())
-    return {
-        Path(path): Found(word, reason, (check, session, proof)) for word, check, session, proof, path, reason in found
-    }
-
-
-def inspected(path: Path, server: Path) -> Found:
+def inspected(path: Path, server: Path) -> Looked:
     """Asks a server's `inspect`, which is one process for each model."""
     command = [server, "inspect", "--json", "--ort-library", library(), path]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        return Found("failed", done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "")
+        return Looked("failed", path, done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "")
     said = json.loads(done.stdout)
-    return Found("rows" if said["batching"] else "unsafe", said["batching_reason"] or "")
+    return Looked("rows" if said["batching"] else "unsafe", path, said["batching_reason"] or "")
 
 
 def look(folder: Path, binary: Path) -> None:
     """Prints a line for every model below the folder, then how many there are of each kind."""
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
-    for path, found in looked(models_below(folder), binary).items():
-        name = path.relative_to(folder)
+    for found in looked_below(folder, binary):
+        name = found.path.relative_to(folder)
         counts[name.parts[0], found.word] += 1
         print("\t".join([found.word, *found.milliseconds, str(name), found.reason]))
     for (group, word), count in sorted(counts.items()):
@@ -171,16 +159,16 @@ def table(folder: Path, binary: Path, before: Path) -> None:
     """Writes and prints what both versions batch, and what only one of them does."""
     groups: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     changes = []
-    for path, now in looked(models_below(folder), binary).items():
-        name = path.relative_to(folder)
-        then = inspected(path, before)
+    for now in looked_below(folder, binary):
+        name = now.path.relative_to(folder)
+        then = inspected(now.path, before)
         group = groups[name.parts[0]]
         group["there are"] += 1
         group["batched before"] += then.word == "rows"
         group["batched now"] += now.word == "rows"
         if (then.word == "rows") != (now.word == "rows"):
             change = {"model": str(name), "before": then.word, "now": now.word, "reason": now.reason or then.reason}
-            changes.append({**change, "runs": runs_say(path)})
+            changes.append({**change, "runs": runs_say(now.path)})
             group[f"no more, runs say {'apart' if changes[-1]['runs'] == 'apart' else 'otherwise'}"] += (
                 now.word != "rows"
             )

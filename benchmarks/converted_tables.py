@@ -1,6 +1,6 @@
 """What the usual converters make of models for tables: scikit-learn's, XGBoost's and LightGBM's.
 
-Needs `pip install scikit-learn skl2onnx onnxmltools xgboost lightgbm`; nothing else in the project does.
+Needs the dependency group `converters`, which `make batched` installs; nothing else in the project does.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +32,15 @@ SEEDS = 10_000_000
 
 @dataclass(frozen=True)
 class Looked:
-    """What the loader says of a model."""
+    """What the loader says of a model: `rows`, `unsafe`, `fixed` or `failed`, why, and how long its steps took.
+
+    `ended`: the runtime ended the process.
+    """
 
     word: str
     path: Path
-    reason: str
+    reason: str = ""
+    milliseconds: tuple[str, ...] = ()
 
 
 def write(folder: Path, seeds: Iterator[int], count: int) -> None:
@@ -50,24 +54,24 @@ def write(folder: Path, seeds: Iterator[int], count: int) -> None:
             written += 1
 
 
-def looked(folder: Path, binary: Path) -> Iterator[Looked]:
-    """Asks the loader about every model of a folder; one that ends the process in the runtime is left out."""
-    paths = sorted(str(path) for path in folder.glob("*.onnx"))
+def looked(paths: Sequence[Path], binary: Path) -> Iterator[Looked]:
+    """Asks the loader about all models, as many as may be in one process."""
     while paths:
-        done = subprocess.run([binary], input="\n".join(paths), check=False, capture_output=True, text=True)
+        lines_in = "\n".join(str(path) for path in paths)
+        done = subprocess.run([binary], input=lines_in, check=False, capture_output=True, text=True)
         lines = done.stdout.splitlines()
         for line in lines:
-            word, _, _, _, path, reason = line.split("\t")
-            yield Looked(word, Path(path), reason)
+            word, *milliseconds, path, reason = line.split("\t")
+            yield Looked(word, Path(path), reason, tuple(milliseconds))
         if done.returncode == 0:
             break
-        yield Looked("ended", Path(paths[len(lines)]), "")
+        yield Looked("ended", paths[len(lines)])
         paths = paths[len(lines) + 1 :]
 
 
 def searched(folder: Path, binary: Path, counts: collections.Counter[str], *, counts_lost: bool) -> Iterator[str]:
     """Looks at a folder of graphs; yields a line for each that is batched and should not be."""
-    for found in looked(folder, binary):
+    for found in looked(sorted(folder.glob("*.onnx")), binary):
         counts[found.word] += 1
         if "beside" in found.reason:
             yield f"a trial had to find it: {found.path}: {found.reason}"
