@@ -1,4 +1,4 @@
-//! The arena that the tensors of all sessions come from: its limit, how much it holds, and giving back what it does not use.
+//! The arena that the large tensors of all sessions come from: how much it holds, and giving back what it does not use.
 //!
 //! ONNX Runtime tells an arena's size and shrinks it only through a session that uses it, so the arena keeps a session
 //! of its own, of a model that does nothing.
@@ -6,10 +6,12 @@
 use std::ptr;
 
 use ort_sys::{
-    ONNXTensorElementDataType as Element, OrtAllocator, OrtArenaCfg, OrtEnv, OrtMemoryInfo, OrtRunOptions, OrtSession,
+    ONNXTensorElementDataType as Element, OrtAllocator, OrtAllocatorType, OrtArenaCfg, OrtEnv, OrtMemType,
+    OrtMemoryInfo, OrtRunOptions, OrtSession,
 };
 use prost::Message;
 
+use crate::allocator::{self, Allocator};
 use crate::api::{Api, Status, text_of};
 use crate::model::proto::{Graph, Kind, Model, Node, Opset, TensorShape, TensorType, Type, ValueInfo};
 use crate::options::SessionOptions;
@@ -22,7 +24,10 @@ const SAME_AS_REQUESTED: usize = 1;
 pub(crate) struct Arena {
     api: Api,
     memory: *const OrtMemoryInfo,
-    allocator: *mut OrtAllocator,
+    /// The arena itself.
+    arena: *mut OrtAllocator,
+    /// What sessions use, with the arena behind it.
+    allocator: *mut Allocator,
     session: *mut OrtSession,
     /// Run options that shrink the arena after the run.
     shrinking: *mut OrtRunOptions,
@@ -34,7 +39,9 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 impl Arena {
-    /// Registers an arena of at most `limit` bytes for all sessions of the environment.
+    /// Makes an arena, and registers an allocator before it for all sessions of the environment, of at most `limit` bytes.
+    ///
+    /// Only a session of an environment with an arena gets at it, so it is registered first, for that one.
     ///
     /// # Safety
     /// `env` and `memory` are alive and never released.
@@ -47,38 +54,51 @@ impl Arena {
         let table = api.table();
         let (keys, values) =
             ([c"max_mem".as_ptr(), c"arena_extend_strategy".as_ptr()], [limit.unwrap_or(0), SAME_AS_REQUESTED]);
-        let (mut config, mut allocator): (*mut OrtArenaCfg, _) = (ptr::null_mut(), ptr::null_mut());
-        let (mut session, mut shrinking) = (ptr::null_mut(), ptr::null_mut());
+        let (mut config, mut arena): (*mut OrtArenaCfg, _) = (ptr::null_mut(), ptr::null_mut());
+        let (mut session, mut shrinking, mut info) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
         let options = SessionOptions::new(&api)?;
         let model = idle_model();
         // SAFETY: what a call writes is used only after it succeeded; the arrays are equally long; the configuration is
         // copied by the registration and then released; the model is parsed during the call; all strings are static.
-        unsafe {
+        let allocator = unsafe {
             api.check((table.CreateArenaCfgV2)(keys.as_ptr(), values.as_ptr(), keys.len(), &raw mut config))?;
             let registered = api.check((table.CreateAndRegisterAllocator)(env, memory, config));
             (table.ReleaseArenaCfg)(config);
             registered?;
             let create = table.CreateSessionFromArray;
             api.check(create(env, model.as_ptr().cast(), model.len(), options.as_ptr(), &raw mut session))?;
-            api.check((table.CreateAllocator)(session, memory, &raw mut allocator))?;
+            api.check((table.CreateAllocator)(session, memory, &raw mut arena))?;
             api.check((table.CreateRunOptions)(&raw mut shrinking))?;
             let key = c"memory.enable_memory_arena_shrinkage";
             api.check((table.AddRunConfigEntry)(shrinking, key.as_ptr(), c"cpu:0".as_ptr()))?;
-        }
-        Ok(Self { api, memory, allocator, session, shrinking })
+            // An allocator that is not the runtime's own has to say that it is no arena.
+            let kind = OrtAllocatorType::OrtDeviceAllocator;
+            api.check((table.CreateCpuMemoryInfo)(kind, OrtMemType::OrtMemTypeDefault, &raw mut info))?;
+            let allocator = Allocator::new(arena, info, limit);
+            api.check((table.UnregisterAllocator)(env, memory))?;
+            api.check((table.RegisterAllocator)(env, allocator.cast()))?;
+            allocator
+        };
+        Ok(Self { api, memory, arena, allocator, session, shrinking })
     }
 
+    /// What tensors are allocated with.
     pub(crate) fn allocator(&self) -> *mut OrtAllocator {
-        self.allocator
+        self.allocator.cast()
     }
 
-    /// Bytes that the arena has taken from the C allocator: weights, tensors in use, and what it keeps for later.
-    pub(crate) fn allocated_bytes(&self) -> usize {
+    /// Bytes of weights and of other tensors in use, and what the arena keeps for later.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.allocated_bytes().max(allocator::bytes_in_use())
+    }
+
+    /// Bytes that the arena has taken from the C allocator: large tensors, and what it keeps for later.
+    fn allocated_bytes(&self) -> usize {
         let table = self.api.table();
         let mut pairs = ptr::null_mut();
         // SAFETY: the arena is alive; the pairs are ours, read before they are released, once.
         let text = unsafe {
-            if let Err(status) = self.api.check((table.AllocatorGetStats)(self.allocator, &raw mut pairs)) {
+            if let Err(status) = self.api.check((table.AllocatorGetStats)(self.arena, &raw mut pairs)) {
                 tracing::warn!(error = status.message, "the arena does not tell its size");
                 return 0;
             }

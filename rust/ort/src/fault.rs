@@ -71,7 +71,7 @@ fn classify(status: &Status, limit: Option<usize>) -> RunError {
 
 /// Whether an allocation failed. What can never fit is the request's fault; what does not fit now is not.
 fn out_of_memory(message: &str, limit: Option<usize>) -> Option<RunError> {
-    let is_input_fault = match requested_bytes(message) {
+    let is_input_fault = match requested_bytes(message, limit) {
         Some(requested) => limit.is_some_and(|limit| requested > limit),
         None if message.contains("bad_alloc") || message.contains("Failed to allocate memory") => false,
         None => return None,
@@ -88,11 +88,13 @@ fn out_of_memory(message: &str, limit: Option<usize>) -> Option<RunError> {
     Some(RunError { is_input_fault, text })
 }
 
-/// Bytes that the arena could not give: `… smaller than requested bytes of N`.
-fn requested_bytes(message: &str) -> Option<usize> {
+/// Bytes that could not be given: `… smaller than requested bytes of N`. What the arena is not even asked for is told on top
+/// of the limit.
+fn requested_bytes(message: &str, limit: Option<usize>) -> Option<usize> {
     let (_, rest) = message.split_once("requested bytes of ")?;
     let digits = rest.split(|character: char| !character.is_ascii_digit()).next()?;
-    Some(digits.parse().unwrap_or(usize::MAX))
+    let asked = digits.parse().unwrap_or(usize::MAX);
+    Some(limit.and_then(|limit| asked.checked_sub(limit)).filter(|more| *more > 0).unwrap_or(asked))
 }
 
 /// Operation type and message of `Non-zero status code returned while running T node. Name:'…' Status Message: …`.
@@ -169,7 +171,8 @@ mod tests {
     #[test]
     fn memory_that_can_never_be_had_is_the_callers_fault_and_other_lack_is_not() {
         let message = |bytes: usize| format!("Available memory of 5 is smaller than requested bytes of {bytes}\n");
-        assert!(error(6, &message(1001)).is_input_fault);
+        assert!(error(6, &message(2001)).is_input_fault, "1,001, told on top of the limit");
+        assert!(!error(6, &message(1500)).is_input_fault, "500 beside what others hold");
         assert!(!error(6, &message(900)).is_input_fault);
         assert!(!error(6, "std::bad_alloc").is_input_fault);
     }

@@ -2,12 +2,13 @@
 //!
 //! [`Runtime`] is the shared library, opened at run time. [`load`] joins the steps of a model's way in: the file is read
 //! without ONNX Runtime and checked, a session is made, and the model is warmed up and its batching proven. What may be
-//! unsafe is in `api`, `arena`, `exit`, `fork`, `heaps`, `options`, `runtime`, `session`, `stop`, `telemetry`, `threads` and
+//! unsafe is in `allocator`, `api`, `arena`, `exit`, `fork`, `heaps`, `options`, `runtime`, `session`, `stop`, `telemetry`, `threads` and
 //! `value`; nothing else here may.
 
 // Whoever prints waits for the reader; the server's `output` does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod allocator;
 mod api;
 mod arena;
 mod backend;

@@ -120,7 +120,7 @@ impl Runtime {
         &self.spawner
     }
 
-    /// The arena that sessions share.
+    /// Where sessions have their tensors from.
     pub(crate) fn allocator(&self) -> *mut OrtAllocator {
         self.arena.allocator()
     }
@@ -138,10 +138,10 @@ impl Runtime {
     /// left, unsigned) lets everything through: so whoever makes a session has to ask.
     pub(crate) fn excess(&self) -> Option<(usize, usize)> {
         let limit = self.options.arena_bytes?;
-        if self.arena.allocated_bytes() > limit {
+        if self.arena.held_bytes() > limit {
             self.shrink();
         }
-        Some((self.arena.allocated_bytes(), limit)).filter(|(allocated, limit)| allocated > limit)
+        Some((self.arena.held_bytes(), limit)).filter(|(allocated, limit)| allocated > limit)
     }
 
     fn start(api: Api, version: String, path: &Path, options: RuntimeOptions) -> Result<Self, Status> {

@@ -185,7 +185,6 @@ struct Driver<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.bell.listen(cx.waker());
-        self.connected.toll.begin_turn();
         if let Some(ring) = self.bell.rung.take()
             && self.care.look(&mut self.connection, ring).is_break()
         {

@@ -41,9 +41,6 @@ const FOR_RESET: i64 = 2;
 /// Resets that a second brings in, likewise.
 const RESETS_FOR_SECOND: f64 = 400.0;
 
-/// Bytes of one connection that are read before others have their turn.
-const TURN_BYTES: usize = 256 << 10;
-
 const DATA: u8 = 0;
 const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 1;
@@ -57,8 +54,6 @@ pub(crate) struct Toll {
     written: Cell<u64>,
     settled_at: Cell<Instant>,
     is_spent: Cell<bool>,
-    /// Bytes read in this turn.
-    read: Cell<usize>,
 }
 
 impl Toll {
@@ -69,18 +64,12 @@ impl Toll {
             written: Cell::new(0),
             settled_at: Cell::new(Instant::now()),
             is_spent: Cell::new(false),
-            read: Cell::new(0),
         }
     }
 
     /// Whether the peer has nothing left: nothing is read any more.
     pub(super) fn is_spent(&self) -> bool {
         self.is_spent.get()
-    }
-
-    /// Begins a turn of the connection.
-    pub(super) fn begin_turn(&self) {
-        self.read.set(0);
     }
 
     /// Brings in what `count` requests are worth that have been taken up.
@@ -217,10 +206,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tolled<S> {
             // Nobody has to be woken: the connection's task looks after each read.
             return Poll::Pending;
         }
-        if this.toll.read.get() >= TURN_BYTES {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         let before = buffer.filled().len();
         if this.authority.is_settled() {
             ready!(Pin::new(&mut this.socket).poll_read(cx, buffer))?;
@@ -228,7 +213,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tolled<S> {
             ready!(this.authority.poll_read(&mut this.socket, cx, buffer))?;
         }
         let read = &buffer.filled()[before..];
-        this.toll.read.set(this.toll.read.get() + read.len());
         this.walk.see(read, |head| this.toll.frame(head));
         Poll::Ready(Ok(()))
     }

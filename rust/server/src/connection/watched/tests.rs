@@ -131,3 +131,32 @@ async fn a_reader_that_stops_and_one_that_trickles_are_too_slow() {
     assert!(trickling > LIMIT && trickling < 2 * LIMIT, "{trickling:?}");
     assert_eq!(end_of(1_100, 100_000).await, None, "it takes a little more than it should");
 }
+
+#[tokio::test]
+async fn the_sockets_of_others_are_looked_at_between_turns() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let mut sender = std::net::TcpStream::connect(address).expect("connects");
+    let (mut other, _) = listener.accept().await.expect("accepts");
+    let turns = Rc::new(Cell::new(0));
+    let tasks = tokio::task::LocalSet::new();
+    let counted = Rc::clone(&turns);
+    tasks.spawn_local(async move {
+        let mut socket = Watched::new(Bytes::new(), Tireless::default(), Rc::default());
+        let mut piece = vec![0; TURN_BYTES];
+        loop {
+            socket.read_exact(&mut piece).await.expect("open");
+            counted.set(counted.get() + 1);
+        }
+    });
+    let asking = async {
+        // Twice: the first time it may have been looked at already.
+        for _ in 0..2 {
+            std::io::Write::write_all(&mut sender, b"?").expect("open");
+            turns.set(0);
+            other.read_exact(&mut [0]).await.expect("open");
+        }
+    };
+    tasks.run_until(asking).await;
+    assert!(turns.get() < 10, "{} turns before others were looked at", turns.get());
+}
