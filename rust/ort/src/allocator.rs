@@ -103,16 +103,15 @@ impl Allocator {
         if room > TOO_MANY || !self.count(size) {
             return self.refuse(room);
         }
-        let start: *mut u8 = match small_layout(size) {
+        let start: *mut u8 = if let Some(layout) = small_layout(size) {
             // SAFETY: the layout has a size.
-            Some(layout) => unsafe { alloc(layout) },
-            None => {
-                // If it throws, the bytes must not count.
-                tell(-size.cast_signed());
-                let start = large(room).cast();
-                tell(size.cast_signed());
-                start
-            }
+            unsafe { alloc(layout) }
+        } else {
+            // If it throws, the bytes must not count.
+            tell(-size.cast_signed());
+            let start = large(room).cast();
+            tell(size.cast_signed());
+            start
         };
         if start.is_null() {
             tell(-size.cast_signed());
@@ -178,9 +177,10 @@ fn small_layout(size: usize) -> Option<Layout> {
     Layout::from_size_align(size + ALIGNMENT, size_of::<Header>().max(align_of::<Header>())).ok()
 }
 
+#[allow(clippy::cast_ptr_alignment, reason = "a tensor is aligned to four headers")]
 unsafe fn header_of(tensor: *mut u8) -> *mut Header {
-    // SAFETY: up to the caller: it lies behind a header, and both are aligned.
-    unsafe { tensor.cast::<Header>().sub(1) }
+    // SAFETY: up to the caller: it lies behind a header.
+    unsafe { tensor.sub(size_of::<Header>()).cast() }
 }
 
 unsafe extern "C-unwind" fn allocate(this: *mut OrtAllocator, size: usize) -> *mut c_void {

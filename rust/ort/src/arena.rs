@@ -24,9 +24,8 @@ const SAME_AS_REQUESTED: usize = 1;
 pub(crate) struct Arena {
     api: Api,
     memory: *const OrtMemoryInfo,
-    /// The arena itself.
-    arena: *mut OrtAllocator,
-    /// What sessions use, with the arena behind it.
+    inner: *mut OrtAllocator,
+    /// What sessions use, with the arena itself behind it.
     allocator: *mut Allocator,
     session: *mut OrtSession,
     /// Run options that shrink the arena after the run.
@@ -54,7 +53,7 @@ impl Arena {
         let table = api.table();
         let (keys, values) =
             ([c"max_mem".as_ptr(), c"arena_extend_strategy".as_ptr()], [limit.unwrap_or(0), SAME_AS_REQUESTED]);
-        let (mut config, mut arena): (*mut OrtArenaCfg, _) = (ptr::null_mut(), ptr::null_mut());
+        let (mut config, mut inner): (*mut OrtArenaCfg, _) = (ptr::null_mut(), ptr::null_mut());
         let (mut session, mut shrinking, mut info) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
         let options = SessionOptions::new(&api)?;
         let model = idle_model();
@@ -67,19 +66,19 @@ impl Arena {
             registered?;
             let create = table.CreateSessionFromArray;
             api.check(create(env, model.as_ptr().cast(), model.len(), options.as_ptr(), &raw mut session))?;
-            api.check((table.CreateAllocator)(session, memory, &raw mut arena))?;
+            api.check((table.CreateAllocator)(session, memory, &raw mut inner))?;
             api.check((table.CreateRunOptions)(&raw mut shrinking))?;
             let key = c"memory.enable_memory_arena_shrinkage";
             api.check((table.AddRunConfigEntry)(shrinking, key.as_ptr(), c"cpu:0".as_ptr()))?;
             // An allocator that is not the runtime's own has to say that it is no arena.
             let kind = OrtAllocatorType::OrtDeviceAllocator;
             api.check((table.CreateCpuMemoryInfo)(kind, OrtMemType::OrtMemTypeDefault, &raw mut info))?;
-            let allocator = Allocator::new(arena, info, limit);
+            let allocator = Allocator::new(inner, info, limit);
             api.check((table.UnregisterAllocator)(env, memory))?;
             api.check((table.RegisterAllocator)(env, allocator.cast()))?;
             allocator
         };
-        Ok(Self { api, memory, arena, allocator, session, shrinking })
+        Ok(Self { api, memory, inner, allocator, session, shrinking })
     }
 
     /// What tensors are allocated with.
@@ -98,7 +97,7 @@ impl Arena {
         let mut pairs = ptr::null_mut();
         // SAFETY: the arena is alive; the pairs are ours, read before they are released, once.
         let text = unsafe {
-            if let Err(status) = self.api.check((table.AllocatorGetStats)(self.arena, &raw mut pairs)) {
+            if let Err(status) = self.api.check((table.AllocatorGetStats)(self.inner, &raw mut pairs)) {
                 tracing::warn!(error = status.message, "the arena does not tell its size");
                 return 0;
             }

@@ -8,6 +8,7 @@ use mlserve_core::model::TensorSpec;
 
 use crate::api::Status;
 use crate::error::LoadError;
+use crate::fault::requested_bytes;
 use crate::limit::Limiter;
 use crate::load::{LoadOptions, now};
 use crate::model::external::DataFile;
@@ -18,6 +19,9 @@ use crate::options::SessionOptions;
 use crate::runtime::Runtime;
 use crate::session::Session;
 use crate::weights::Weights;
+
+/// What helps where tensors would take more than they may.
+const HINT: &str = "raise the limit or load fewer models";
 
 /// What is being loaded: the parts that proof and warm-up work on.
 pub(crate) struct Candidate<'a> {
@@ -67,16 +71,28 @@ impl<'a> Candidate<'a> {
         let session = session.map(Arc::new).map_err(|status| self.refused(&status))?;
         if let Some((allocated, limit)) = self.runtime.excess() {
             let path = self.path.display();
-            let hint = "raise the limit or load fewer models";
-            let text = format!("{path}: with its weights tensors take {allocated} bytes, the limit is {limit}: {hint}");
+            let text = format!("{path}: with its weights tensors take {allocated} bytes, the limit is {limit}: {HINT}");
             return Err(LoadError::unsupported(text));
         }
         Ok(session)
     }
 
+    /// What a failed allocation while the session was made comes to.
+    fn too_large(&self, message: &str) -> Option<LoadError> {
+        let limit = self.runtime.arena_bytes()?;
+        let bytes = requested_bytes(message, Some(limit))?;
+        let (path, held) = (self.path.display(), self.runtime.held_bytes());
+        Some(LoadError::unsupported(format!(
+            "{path}: it asks for a tensor of {bytes} bytes beside {held} that are in use, the limit is {limit}: {HINT}"
+        )))
+    }
+
     fn refused(&self, status: &Status) -> LoadError {
         /// `OrtErrorCode`: not implemented.
         const NOT_IMPLEMENTED: i32 = 9;
+        if let Some(error) = self.too_large(&status.message) {
+            return error;
+        }
         let line = status.message.lines().next().unwrap_or_default();
         let (path, version) = (self.path.display(), self.runtime.version());
         let is_unsupported = status.code == NOT_IMPLEMENTED

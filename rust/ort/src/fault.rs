@@ -90,7 +90,7 @@ fn out_of_memory(message: &str, limit: Option<usize>) -> Option<RunError> {
 
 /// Bytes that could not be given: `… smaller than requested bytes of N`. What the arena is not even asked for is told on top
 /// of the limit.
-fn requested_bytes(message: &str, limit: Option<usize>) -> Option<usize> {
+pub(crate) fn requested_bytes(message: &str, limit: Option<usize>) -> Option<usize> {
     let (_, rest) = message.split_once("requested bytes of ")?;
     let digits = rest.split(|character: char| !character.is_ascii_digit()).next()?;
     let asked = digits.parse().unwrap_or(usize::MAX);

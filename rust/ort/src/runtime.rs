@@ -132,10 +132,16 @@ impl Runtime {
         }
     }
 
-    /// Bytes that the arena holds and the limit, if it holds more than that.
+    /// Bytes of all tensors, weights included.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.arena.held_bytes()
+    }
+
+    /// Bytes that tensors hold and the limit, if it holds more than that.
     ///
-    /// Weights are set aside without a look at the limit, and once they exceed it, the arena's check of runs (what is
-    /// left, unsigned) lets everything through: so whoever makes a session has to ask.
+    /// The arena sets weights aside without a look at the limit, also beside what it keeps for later, and once all that
+    /// exceeds it, its check of runs (what is left, unsigned) lets everything through: so whoever makes a session has to
+    /// ask.
     pub(crate) fn excess(&self) -> Option<(usize, usize)> {
         let limit = self.options.arena_bytes?;
         if self.arena.held_bytes() > limit {

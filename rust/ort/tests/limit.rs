@@ -3,7 +3,7 @@
 mod support;
 
 use mlserve_ort::{LoadErrorKind, Runtime, RuntimeOptions};
-use support::models::{bomb, mlp};
+use support::models::{bomb, collected, mlp};
 use support::{Owned, Scratch, library, load, options, run};
 
 /// Less than the weights of the larger model.
@@ -30,4 +30,16 @@ fn weights_count_and_never_switch_the_limit_off() {
     assert!(!error.is_input_fault, "{error}");
     drop(held);
     assert!(ask(eight_megabytes).is_ok());
+    small_tensors_count();
+}
+
+/// Thousands of small tensors count like a large one, and no longer when they are gone.
+fn small_tensors_count() {
+    let model = load(collected());
+    let ask = |turns: i64| run(&*model.backend, &[Owned::int64s(&[1], &[turns])], &[0]);
+    for _ in 0..20 {
+        let error = ask(6_000).expect_err("24 MB of blocks");
+        assert!(error.text.contains("limits.arena_bytes"), "{error}");
+    }
+    assert_eq!(ask(1_000).expect("4 MB twice").len(), 1);
 }

@@ -46,6 +46,24 @@ pub fn bomb() -> Builder {
     )
 }
 
+/// As many blocks of 4 KiB as it is told, each of a turn of its own, in one tensor.
+pub fn collected() -> Builder {
+    let body = Builder::new()
+        .input("turn", INT64, &[])
+        .input("going", BOOL, &[])
+        .node("Identity", &["going"], &["goes_on"], &[])
+        .node("Identity", &["block"], &["seen"], &[])
+        .output("goes_on", BOOL, &[])
+        .output("seen", FLOAT, &[1_024]);
+    Builder::new()
+        .input("count", INT64, &[1])
+        .initial(super::onnx::raw("yes", BOOL, &[], &[1]))
+        .initial(floats("block", &[1_024], &noise(1_024)))
+        .node("Squeeze", &["count"], &["turns"], &[])
+        .node("Loop", &["turns", "yes"], &["y"], &[super::onnx::graph("body", body.graph)])
+        .output("y", FLOAT, &[-2, 1_024])
+}
+
 /// Each row less the mean of all rows.
 pub fn mixing() -> Builder {
     Builder::new()
