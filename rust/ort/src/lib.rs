@@ -2,8 +2,8 @@
 //!
 //! [`Runtime`] is the shared library, opened at run time. [`load`] joins the steps of a model's way in: the file is read
 //! without ONNX Runtime and checked, a session is made, and the model is warmed up and its batching proven. What may be
-//! unsafe is in `allocator`, `api`, `arena`, `exit`, `fork`, `heaps`, `options`, `runtime`, `session`, `stop`, `telemetry`, `threads` and
-//! `value`; nothing else here may.
+//! unsafe is in `allocator`, `api`, `arena`, `exit`, `fork`, `heaps`, `options`, `runtime`, `session`, `slices`, `stop`,
+//! `telemetry`, `threads` and `value`; nothing else here may.
 
 // Whoever prints waits for the reader; the server's `output` does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
@@ -31,6 +31,7 @@ mod proof;
 mod runtime;
 mod session;
 mod settings;
+mod slices;
 mod stop;
 mod telemetry;
 mod threads;
@@ -47,4 +48,5 @@ pub use load::{GraphFacts, LoadOptions, LoadTimes, LoadedModel, load, load_watch
 pub use memory::{release_memory, share_heaps};
 pub use runtime::{MINIMUM_VERSION, Runtime, RuntimeOptions};
 pub use settings::{Execution, Optimization, SessionSettings};
+pub use slices::take_short_slices;
 pub use telemetry::disable_telemetry;

@@ -67,6 +67,7 @@ impl HealthPort {
         let (end, ended) = oneshot::channel();
         let answers = Answers::start(Arc::clone(&process), Arc::clone(&acceptor))?;
         let run = move || {
+            mlserve_ort::take_short_slices();
             let serving = async {
                 tokio::select! {
                     () = serve(listener, Rc::new(answers), &acceptor, &process.panics) => {}

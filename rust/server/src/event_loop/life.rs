@@ -43,6 +43,7 @@ enum End {
 
 /// Runs a loop on this thread until [`super::LoopHandle::end`].
 pub(crate) fn run(seed: &LoopSeed, mut arrivals: mpsc::UnboundedReceiver<Arrival>) {
+    mlserve_ort::take_short_slices();
     loop {
         let what = match catch_unwind(AssertUnwindSafe(|| live(seed, &mut arrivals))) {
             Ok(Ok(End::Asked)) => break,

@@ -169,6 +169,7 @@ pub(super) fn front(
     let health = HealthPort::start(metrics, Arc::clone(&process), Arc::clone(&acceptor));
     let health = health.map_err(|error| format!("the health thread could not be started: {error}"))?;
     let run = move || {
+        mlserve_ort::take_short_slices();
         let led = catch_unwind(AssertUnwindSafe(|| {
             LocalSet::new().block_on(&runtime, run_front(&process, Arc::clone(&acceptor), vec![http, grpc], uds, stop));
         }));
