@@ -12,7 +12,7 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::mem::{align_of, size_of, transmute};
 use std::ptr;
-use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 
 use ort_sys::{OrtAllocator, OrtMemoryInfo};
 
@@ -20,13 +20,19 @@ use ort_sys::{OrtAllocator, OrtMemoryInfo};
 const SMALL_BYTES: usize = 1 << 20;
 /// What kernels expect of a tensor's address, and the room before it that says what it is.
 const ALIGNMENT: usize = 64;
+/// Kernels may read so far beyond a tensor (the runtime's own allocator leaves 30 bytes for them on ARM).
+const BEHIND: usize = 64;
+/// What a tensor takes beside its values, here and in the runtime's own objects: many small ones would be free otherwise.
+const BESIDE_BYTES: usize = 256;
 /// A thread counts for itself up to here: loops that run tiny batches write nothing that others read.
 const COUNTED_BYTES: usize = 64 << 10;
 /// More than any arena has.
 const TOO_MANY: usize = isize::MAX as usize;
 
-/// Bytes of all tensors of the process, weights included, but for what threads have not told yet.
-static IN_USE: AtomicIsize = AtomicIsize::new(0);
+/// Bytes of small tensors of the process, but for what threads have not told yet.
+static SMALL: AtomicIsize = AtomicIsize::new(0);
+/// Bytes of large ones.
+static LARGE: AtomicIsize = AtomicIsize::new(0);
 
 thread_local! {
     static UNTOLD: Untold = const { Untold(Cell::new(0)) };
@@ -42,7 +48,7 @@ struct Untold(Cell<isize>);
 
 impl Drop for Untold {
     fn drop(&mut self) {
-        IN_USE.fetch_add(self.0.get(), Ordering::Relaxed);
+        SMALL.fetch_add(self.0.get(), Ordering::Relaxed);
     }
 }
 
@@ -54,6 +60,15 @@ struct Header {
     size: usize,
 }
 
+/// The arena behind an allocator.
+pub(crate) trait Behind {
+    /// Bytes that it has taken from the system.
+    fn held_bytes(&self) -> usize;
+
+    /// Gives back what no tensor uses.
+    fn give_back(&self);
+}
+
 /// An allocator for sessions, with the arena behind it. The runtime is given its address.
 #[repr(C)]
 pub(crate) struct Allocator {
@@ -63,6 +78,9 @@ pub(crate) struct Allocator {
     alloc: Alloc,
     reserve: Reserve,
     free: Free,
+    behind: &'static dyn Behind,
+    /// Bytes that the arena held when it was asked last.
+    held: AtomicUsize,
     limit: usize,
 }
 
@@ -71,7 +89,12 @@ impl Allocator {
     ///
     /// # Safety
     /// `arena` is an allocator of the runtime's own, with every function; it and `info` are alive and never released.
-    pub(crate) unsafe fn new(arena: *mut OrtAllocator, info: *const OrtMemoryInfo, limit: Option<usize>) -> *mut Self {
+    pub(crate) unsafe fn new(
+        arena: *mut OrtAllocator,
+        behind: &'static dyn Behind,
+        info: *const OrtMemoryInfo,
+        limit: Option<usize>,
+    ) -> *mut Self {
         // SAFETY: alive, and it has these functions; their calling convention is the same whether they may throw or not.
         let (alloc, reserve, free) = unsafe {
             let functions = &*arena;
@@ -91,7 +114,8 @@ impl Allocator {
                 ..OrtAllocator::default()
             }
         };
-        Box::into_raw(Box::new(Self { raw, info, arena, alloc, reserve, free, limit: limit.unwrap_or(TOO_MANY) }))
+        let (held, limit) = (AtomicUsize::new(0), limit.unwrap_or(TOO_MANY).min(TOO_MANY));
+        Box::into_raw(Box::new(Self { raw, info, arena, alloc, reserve, free, behind, held, limit }))
     }
 
     /// Memory for `size` bytes. What the arena throws passes through, so nothing here may wait to be dropped.
@@ -99,23 +123,22 @@ impl Allocator {
         if size == 0 {
             return ptr::null_mut();
         }
-        let room = size.saturating_add(ALIGNMENT);
-        if room > TOO_MANY || !self.count(size) {
+        let room = size.saturating_add(ALIGNMENT + BEHIND);
+        if !self.has_room(size) {
             return self.refuse(room);
         }
         let start: *mut u8 = if let Some(layout) = small_layout(size) {
             // SAFETY: the layout has a size.
             unsafe { alloc(layout) }
         } else {
-            // If it throws, the bytes must not count.
-            tell(-size.cast_signed());
-            let start = large(room).cast();
-            tell(size.cast_signed());
-            start
+            large(room).cast()
         };
         if start.is_null() {
-            tell(-size.cast_signed());
             return self.refuse(TOO_MANY);
+        }
+        count(size, 1);
+        if size > SMALL_BYTES {
+            self.keep_within_limit();
         }
         // SAFETY: there are at least as many bytes before the next multiple of the alignment as a header has, as all
         // memory is aligned to that; and as many as the alignment more than the tensor has.
@@ -126,15 +149,32 @@ impl Allocator {
         }
     }
 
-    /// Counts `size` bytes more, if they are within the limit.
-    fn count(&self, size: usize) -> bool {
-        let untold = tell(size.cast_signed());
-        let in_use = IN_USE.load(Ordering::Relaxed).saturating_add(untold);
-        let fits = in_use <= self.limit.cast_signed();
-        if !fits {
-            tell(-size.cast_signed());
+    /// Whether `size` bytes more are within the limit. Nothing is counted yet: what is refused must not be in others' way.
+    fn has_room(&self, size: usize) -> bool {
+        let small = small_in_use();
+        let after = size.saturating_add(BESIDE_BYTES).saturating_add(small);
+        if after.saturating_add(LARGE.load(Ordering::Relaxed).max(0).cast_unsigned()) > self.limit {
+            return false;
         }
-        fits
+        // The arena keeps to the limit by itself.
+        if size <= SMALL_BYTES && after.saturating_add(self.held.load(Ordering::Relaxed)) > self.limit {
+            self.keep_within_limit();
+        }
+        true
+    }
+
+    /// Lets the arena give back what it keeps for later, if there is no room for that beside small tensors.
+    #[cold]
+    fn keep_within_limit(&self) {
+        let held = self.behind.held_bytes();
+        let used = LARGE.load(Ordering::Relaxed).max(0).cast_unsigned();
+        let is_kept_for_later = held > used.saturating_add(SMALL_BYTES);
+        if is_kept_for_later && small_in_use().saturating_add(held) > self.limit {
+            self.behind.give_back();
+            self.held.store(self.behind.held_bytes(), Ordering::Relaxed);
+        } else {
+            self.held.store(held, Ordering::Relaxed);
+        }
     }
 
     /// Throws what the arena throws when it is asked for more than it may have. [`crate::fault`] reads how much it was.
@@ -147,26 +187,34 @@ impl Allocator {
 
 /// Bytes of tensors in use, less what threads have not told: at most 64 KiB each.
 pub(crate) fn bytes_in_use() -> usize {
-    IN_USE.load(Ordering::Relaxed).max(0).cast_unsigned()
+    SMALL.load(Ordering::Relaxed).saturating_add(LARGE.load(Ordering::Relaxed)).max(0).cast_unsigned()
 }
 
-/// Notes bytes taken or given back by this thread; returns what it has not told.
-fn tell(bytes: isize) -> isize {
+/// Bytes of small tensors, as far as this thread knows.
+fn small_in_use() -> usize {
+    let untold = UNTOLD.try_with(|Untold(untold)| untold.get()).unwrap_or(0);
+    SMALL.load(Ordering::Relaxed).saturating_add(untold).max(0).cast_unsigned()
+}
+
+/// Notes that a tensor was taken (`sign` 1) or given back (-1).
+fn count(size: usize, sign: isize) {
+    let bytes = sign * size.saturating_add(BESIDE_BYTES).cast_signed();
+    if size > SMALL_BYTES {
+        LARGE.fetch_add(bytes, Ordering::Relaxed);
+        return;
+    }
     let noted = UNTOLD.try_with(|Untold(untold)| {
         let sum = untold.get() + bytes;
-        if sum.unsigned_abs() < COUNTED_BYTES {
-            untold.set(sum);
-            return sum;
+        let is_much = sum.unsigned_abs() >= COUNTED_BYTES;
+        untold.set(if is_much { 0 } else { sum });
+        if is_much {
+            SMALL.fetch_add(sum, Ordering::Relaxed);
         }
-        untold.set(0);
-        IN_USE.fetch_add(sum, Ordering::Relaxed);
-        0
     });
-    // The thread is ending.
-    noted.unwrap_or_else(|_| {
-        IN_USE.fetch_add(bytes, Ordering::Relaxed);
-        0
-    })
+    if noted.is_err() {
+        // The thread is ending.
+        SMALL.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 /// How a small tensor's memory is laid out; `None`: it is large.
@@ -174,7 +222,7 @@ fn small_layout(size: usize) -> Option<Layout> {
     if size > SMALL_BYTES {
         return None;
     }
-    Layout::from_size_align(size + ALIGNMENT, size_of::<Header>().max(align_of::<Header>())).ok()
+    Layout::from_size_align(size + ALIGNMENT + BEHIND, size_of::<Header>().max(align_of::<Header>())).ok()
 }
 
 #[allow(clippy::cast_ptr_alignment, reason = "a tensor is aligned to four headers")]
@@ -207,7 +255,7 @@ unsafe extern "C-unwind" fn give_back(this: *mut OrtAllocator, tensor: *mut c_vo
     unsafe {
         let this = &*this.cast::<Allocator>();
         let Header { start, size } = header_of(tensor.cast()).read();
-        tell(-size.cast_signed());
+        count(size, -1);
         match small_layout(size) {
             Some(layout) => dealloc(start, layout),
             None => (this.free)(this.arena, start.cast()),

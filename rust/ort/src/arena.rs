@@ -11,7 +11,7 @@ use ort_sys::{
 };
 use prost::Message;
 
-use crate::allocator::{self, Allocator};
+use crate::allocator::{Allocator, Behind};
 use crate::api::{Api, Status, text_of};
 use crate::model::proto::{Graph, Kind, Model, Node, Opset, TensorShape, TensorType, Type, ValueInfo};
 use crate::options::SessionOptions;
@@ -25,8 +25,6 @@ pub(crate) struct Arena {
     api: Api,
     memory: *const OrtMemoryInfo,
     inner: *mut OrtAllocator,
-    /// What sessions use, with the arena itself behind it.
-    allocator: *mut Allocator,
     session: *mut OrtSession,
     /// Run options that shrink the arena after the run.
     shrinking: *mut OrtRunOptions,
@@ -38,9 +36,8 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 impl Arena {
-    /// Makes an arena, and registers an allocator before it for all sessions of the environment, of at most `limit` bytes.
-    ///
-    /// Only a session of an environment with an arena gets at it, so it is registered first, for that one.
+    /// Makes an arena of at most `limit` bytes. Only a session of an environment with an arena gets at it, so it is registered
+    /// there until [`Self::register`].
     ///
     /// # Safety
     /// `env` and `memory` are alive and never released.
@@ -49,17 +46,17 @@ impl Arena {
         env: *mut OrtEnv,
         memory: *const OrtMemoryInfo,
         limit: Option<usize>,
-    ) -> Result<Self, Status> {
+    ) -> Result<&'static Self, Status> {
         let table = api.table();
         let (keys, values) =
             ([c"max_mem".as_ptr(), c"arena_extend_strategy".as_ptr()], [limit.unwrap_or(0), SAME_AS_REQUESTED]);
         let (mut config, mut inner): (*mut OrtArenaCfg, _) = (ptr::null_mut(), ptr::null_mut());
-        let (mut session, mut shrinking, mut info) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        let (mut session, mut shrinking) = (ptr::null_mut(), ptr::null_mut());
         let options = SessionOptions::new(&api)?;
         let model = idle_model();
         // SAFETY: what a call writes is used only after it succeeded; the arrays are equally long; the configuration is
         // copied by the registration and then released; the model is parsed during the call; all strings are static.
-        let allocator = unsafe {
+        unsafe {
             api.check((table.CreateArenaCfgV2)(keys.as_ptr(), values.as_ptr(), keys.len(), &raw mut config))?;
             let registered = api.check((table.CreateAndRegisterAllocator)(env, memory, config));
             (table.ReleaseArenaCfg)(config);
@@ -70,46 +67,46 @@ impl Arena {
             api.check((table.CreateRunOptions)(&raw mut shrinking))?;
             let key = c"memory.enable_memory_arena_shrinkage";
             api.check((table.AddRunConfigEntry)(shrinking, key.as_ptr(), c"cpu:0".as_ptr()))?;
+            // Its first extent is never given back, so that has to be a small one.
+            let mut first = ptr::null_mut();
+            api.check((table.AllocatorAlloc)(inner, 1, &raw mut first))?;
+            api.check((table.AllocatorFree)(inner, first))?;
+        }
+        Ok(Box::leak(Box::new(Self { api, memory, inner, session, shrinking })))
+    }
+
+    /// Registers an allocator of at most `limit` bytes for all later sessions of the environment, with the arena behind it.
+    ///
+    /// # Safety
+    /// `env` is the one that the arena was made for.
+    pub(crate) unsafe fn register(
+        &'static self,
+        env: *mut OrtEnv,
+        limit: Option<usize>,
+    ) -> Result<*mut OrtAllocator, Status> {
+        let (api, table) = (&self.api, self.api.table());
+        let mut info = ptr::null_mut();
+        // SAFETY: the description is written before it is used; it, the arena and the allocator are never released.
+        unsafe {
             // An allocator that is not the runtime's own has to say that it is no arena.
             let kind = OrtAllocatorType::OrtDeviceAllocator;
             api.check((table.CreateCpuMemoryInfo)(kind, OrtMemType::OrtMemTypeDefault, &raw mut info))?;
-            let allocator = Allocator::new(inner, info, limit);
-            api.check((table.UnregisterAllocator)(env, memory))?;
-            api.check((table.RegisterAllocator)(env, allocator.cast()))?;
-            allocator
-        };
-        Ok(Self { api, memory, inner, allocator, session, shrinking })
-    }
-
-    /// What tensors are allocated with.
-    pub(crate) fn allocator(&self) -> *mut OrtAllocator {
-        self.allocator.cast()
-    }
-
-    /// Bytes of weights and of other tensors in use, and what the arena keeps for later.
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.allocated_bytes().max(allocator::bytes_in_use())
-    }
-
-    /// Bytes that the arena has taken from the C allocator: large tensors, and what it keeps for later.
-    fn allocated_bytes(&self) -> usize {
-        let table = self.api.table();
-        let mut pairs = ptr::null_mut();
-        // SAFETY: the arena is alive; the pairs are ours, read before they are released, once.
-        let text = unsafe {
-            if let Err(status) = self.api.check((table.AllocatorGetStats)(self.inner, &raw mut pairs)) {
-                tracing::warn!(error = status.message, "the arena does not tell its size");
-                return 0;
-            }
-            let text = text_of((table.GetKeyValue)(pairs, c"TotalAllocated".as_ptr()));
-            (table.ReleaseKeyValuePairs)(pairs);
-            text
-        };
-        text.parse().unwrap_or(0)
+            let allocator = Allocator::new(self.inner, self, info, limit).cast();
+            api.check((table.UnregisterAllocator)(env, self.memory))?;
+            api.check((table.RegisterAllocator)(env, allocator))?;
+            Ok(allocator)
+        }
     }
 
     /// Gives extents without a tensor in use back to the C allocator.
-    pub(crate) fn shrink(&self) -> Result<(), Status> {
+    pub(crate) fn shrink(&self) {
+        if let Err(status) = self.run_idle_model() {
+            tracing::warn!(error = status.message, "the arena cannot be shrunk");
+        }
+    }
+
+    /// Runs the idle model, with options that shrink the arena afterwards.
+    fn run_idle_model(&self) -> Result<(), Status> {
         let table = self.api.table();
         let mut flag = [0_u8];
         let (mut input, mut output) = (ptr::null_mut(), ptr::null_mut());
@@ -135,6 +132,28 @@ impl Arena {
             (table.ReleaseValue)(output);
             self.api.check(status)
         }
+    }
+}
+
+impl Behind for Arena {
+    fn held_bytes(&self) -> usize {
+        let table = self.api.table();
+        let mut pairs = ptr::null_mut();
+        // SAFETY: the arena is alive; the pairs are ours, read before they are released, once.
+        let text = unsafe {
+            if let Err(status) = self.api.check((table.AllocatorGetStats)(self.inner, &raw mut pairs)) {
+                tracing::warn!(error = status.message, "the arena does not tell its size");
+                return 0;
+            }
+            let text = text_of((table.GetKeyValue)(pairs, c"TotalAllocated".as_ptr()));
+            (table.ReleaseKeyValuePairs)(pairs);
+            text
+        };
+        text.parse().unwrap_or(0)
+    }
+
+    fn give_back(&self) {
+        self.shrink();
     }
 }
 

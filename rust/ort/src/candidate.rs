@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use mlserve_core::model::TensorSpec;
 
+use crate::allocator;
 use crate::api::Status;
 use crate::error::LoadError;
 use crate::fault::requested_bytes;
@@ -69,9 +70,9 @@ impl<'a> Candidate<'a> {
         let session =
             Session::new(self.runtime, self.path, &options, inputs, outputs, undefined::not_on_empty(self.model));
         let session = session.map(Arc::new).map_err(|status| self.refused(&status))?;
-        if let Some((allocated, limit)) = self.runtime.excess() {
+        if let Some((held, limit)) = self.runtime.excess() {
             let path = self.path.display();
-            let text = format!("{path}: with its weights tensors take {allocated} bytes, the limit is {limit}: {HINT}");
+            let text = format!("{path}: with its weights tensors take {held} bytes, the limit is {limit}: {HINT}");
             return Err(LoadError::unsupported(text));
         }
         Ok(session)
@@ -81,7 +82,7 @@ impl<'a> Candidate<'a> {
     fn too_large(&self, message: &str) -> Option<LoadError> {
         let limit = self.runtime.arena_bytes()?;
         let bytes = requested_bytes(message, Some(limit))?;
-        let (path, held) = (self.path.display(), self.runtime.held_bytes());
+        let (path, held) = (self.path.display(), allocator::bytes_in_use());
         Some(LoadError::unsupported(format!(
             "{path}: it asks for a tensor of {bytes} bytes beside {held} that are in use, the limit is {limit}: {HINT}"
         )))

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use ort_sys::{OrtAllocator, OrtAllocatorType, OrtEnv, OrtLoggingFunction, OrtLoggingLevel, OrtMemType, OrtMemoryInfo};
 use parking_lot::Mutex;
 
+use crate::allocator::Behind;
 use crate::api::{Api, Status, text_of};
 use crate::arena::Arena;
 use crate::error::{LoadError, LoadErrorKind};
@@ -41,7 +42,9 @@ pub struct Runtime {
     options: RuntimeOptions,
     env: *mut OrtEnv,
     memory: *mut OrtMemoryInfo,
-    arena: Arena,
+    arena: &'static Arena,
+    /// What sessions have their tensors from, with the arena behind it.
+    allocator: *mut OrtAllocator,
     /// Where sessions get threads from; they hold its address, and the runtime is moved after the arena's is made.
     spawner: Box<Spawner>,
 }
@@ -122,22 +125,15 @@ impl Runtime {
 
     /// Where sessions have their tensors from.
     pub(crate) fn allocator(&self) -> *mut OrtAllocator {
-        self.arena.allocator()
+        self.allocator
     }
 
     /// Gives unused memory of the arena back to the C allocator.
     pub(crate) fn shrink(&self) {
-        if let Err(status) = self.arena.shrink() {
-            tracing::warn!(error = status.message, "the arena cannot be shrunk");
-        }
+        self.arena.shrink();
     }
 
-    /// Bytes of all tensors, weights included.
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.arena.held_bytes()
-    }
-
-    /// Bytes that tensors hold and the limit, if it holds more than that.
+    /// Bytes that the arena holds and the limit, if it holds more than that.
     ///
     /// The arena sets weights aside without a look at the limit, also beside what it keeps for later, and once all that
     /// exceeds it, its check of runs (what is left, unsigned) lets everything through: so whoever makes a session has to
@@ -147,7 +143,7 @@ impl Runtime {
         if self.arena.held_bytes() > limit {
             self.shrink();
         }
-        Some((self.arena.held_bytes(), limit)).filter(|(allocated, limit)| allocated > limit)
+        Some((self.arena.held_bytes(), limit)).filter(|(held, limit)| held > limit)
     }
 
     fn start(api: Api, version: String, path: &Path, options: RuntimeOptions) -> Result<Self, Status> {
@@ -172,11 +168,14 @@ impl Runtime {
         }
         let path = path.to_owned();
         // SAFETY: environment and memory description were just made and are never released.
-        let arena = unsafe { Arena::new(api, env, memory, options.arena_bytes)? };
+        let (arena, allocator) = unsafe {
+            let arena = Arena::new(api, env, memory, options.arena_bytes)?;
+            (arena, arena.register(env, options.arena_bytes)?)
+        };
         let unstarted =
             |error: std::io::Error| Status { code: 0, message: format!("no thread can be started: {error}") };
         let spawner = Box::new(Spawner::start().map_err(unstarted)?);
-        Ok(Self { api, version, path, options, env, memory, arena, spawner })
+        Ok(Self { api, version, path, options, env, memory, arena, allocator, spawner })
     }
 }
 

@@ -9,6 +9,8 @@ struct Arena {
     asked: AtomicUsize,
     limit: usize,
     held: AtomicUsize,
+    /// Bytes that it says it has.
+    kept: AtomicUsize,
 }
 
 unsafe extern "system" fn arena_alloc(this: *mut OrtAllocator, size: usize) -> *mut c_void {
@@ -32,7 +34,7 @@ unsafe extern "system" fn arena_free(this: *mut OrtAllocator, start: *mut c_void
     // SAFETY: as above; what a test takes from the arena has this size.
     unsafe {
         (*this.cast::<Arena>()).held.fetch_sub(1, Ordering::Relaxed);
-        dealloc(start.cast(), Layout::from_size_align(LARGE + ALIGNMENT, 256).expect("a layout"));
+        dealloc(start.cast(), Layout::from_size_align(LARGE + ALIGNMENT + BEHIND, 256).expect("a layout"));
     }
 }
 
@@ -49,13 +51,33 @@ fn arena() -> &'static Arena {
             ..OrtAllocator::default()
         }
     };
-    Box::leak(Box::new(Arena { raw, asked: AtomicUsize::new(0), limit: LIMIT, held: AtomicUsize::new(0) }))
+    Box::leak(Box::new(Arena {
+        raw,
+        asked: AtomicUsize::new(0),
+        limit: LIMIT,
+        held: AtomicUsize::new(0),
+        kept: AtomicUsize::new(0),
+    }))
+}
+
+impl Behind for Arena {
+    fn held_bytes(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    fn give_back(&self) {
+        self.kept.store(0, Ordering::Relaxed);
+    }
 }
 
 fn before(arena: &'static Arena) -> *mut OrtAllocator {
+    limited(arena, LIMIT)
+}
+
+fn limited(arena: &'static Arena, limit: usize) -> *mut OrtAllocator {
     let raw = (&raw const arena.raw).cast_mut();
     // SAFETY: the arena has its functions and lives on.
-    unsafe { Allocator::new(raw, ptr::null(), Some(LIMIT)).cast() }
+    unsafe { Allocator::new(raw, arena, ptr::null(), Some(limit)).cast() }
 }
 
 #[test]
@@ -97,14 +119,15 @@ fn large_tensors_and_weights_are_of_the_arena_and_go_back_to_it() {
 }
 
 #[test]
-fn what_is_over_the_limit_is_asked_of_the_arena_on_top_of_it() {
+fn what_is_over_the_limit_is_asked_of_the_arena_on_top_of_it_and_does_not_count() {
     let arena = arena();
     let allocator = before(arena);
-    for size in [LIMIT + 1, 1 << 62, usize::MAX, usize::MAX - ALIGNMENT] {
+    for size in [LIMIT + 1, 1 << 62, TOO_MANY - 1, usize::MAX, usize::MAX - ALIGNMENT] {
         // SAFETY: the allocator is alive; nothing comes of it.
         assert!(unsafe { allocate(allocator, size) }.is_null());
         let asked = arena.asked.load(Ordering::Relaxed);
         assert!(asked > LIMIT && asked <= TOO_MANY, "{size}: {asked}");
+        assert!(bytes_in_use() < LIMIT, "{size}");
     }
 }
 
@@ -131,4 +154,48 @@ fn a_thread_that_ends_tells_what_it_took() {
     assert!(bytes_in_use() > 0);
     // SAFETY: taken from this allocator above.
     unsafe { give_back(ptr::with_exposed_provenance_mut(allocator), ptr::with_exposed_provenance_mut(tensor)) };
+}
+
+#[test]
+fn a_limit_beyond_all_numbers_is_none() {
+    let allocator = limited(arena(), usize::MAX);
+    // SAFETY: the allocator is alive; the tensor is freed once.
+    unsafe {
+        let tensor = allocate(allocator, 1);
+        assert!(!tensor.is_null());
+        give_back(allocator, tensor);
+    }
+}
+
+#[test]
+fn what_the_arena_keeps_for_later_makes_room_for_small_tensors() {
+    let arena = arena();
+    let allocator = limited(arena, 64 << 20);
+    // SAFETY: the allocator is alive; each tensor is freed once.
+    unsafe {
+        arena.kept.store(60 << 20, Ordering::Relaxed);
+        let large = allocate(allocator, LARGE);
+        assert_eq!(arena.kept.load(Ordering::Relaxed), 60 << 20, "there is room for both");
+        let small: Vec<_> = (0..8).map(|_| allocate(allocator, SMALL_BYTES)).collect();
+        assert_eq!(arena.kept.load(Ordering::Relaxed), 0);
+        for tensor in small.into_iter().chain([large]) {
+            assert!(!tensor.is_null());
+            give_back(allocator, tensor);
+        }
+    }
+}
+
+#[test]
+fn a_tensor_counts_with_what_it_takes_beside_its_values() {
+    let allocator = before(arena());
+    // SAFETY: the allocator is alive; each tensor is freed once.
+    unsafe {
+        let before = small_in_use();
+        let tensors: Vec<_> = (0..10_000).map(|_| allocate(allocator, 1)).collect();
+        // Other tests take and give back a few MiB meanwhile.
+        assert!(small_in_use() + (16 << 20) > before + 10_000 * BESIDE_BYTES);
+        for tensor in tensors {
+            give_back(allocator, tensor);
+        }
+    }
 }

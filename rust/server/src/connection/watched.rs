@@ -200,7 +200,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_turn(cx));
-        let slices = match slices.first() {
+        let slices = match slices.iter().find(|slice| !slice.is_empty()) {
             Some(first) if first.len() > TURN_BYTES => return self.poll_write(cx, first),
             _ => &slices[..in_one_turn(slices)],
         };

@@ -112,6 +112,14 @@ async fn whoever_moves_much_lets_others_have_their_turn() {
 }
 
 #[tokio::test]
+async fn a_large_slice_behind_an_empty_one_is_written() {
+    let mut socket = Watched::new(Bytes::new(), Tireless::default(), Rc::default());
+    let large = vec![0; TURN_BYTES + 1];
+    let written = socket.write_vectored(&[IoSlice::new(&[]), IoSlice::new(&large)]).await.expect("open");
+    assert_eq!(written, TURN_BYTES);
+}
+
+#[tokio::test]
 async fn whoever_moves_little_is_not_interrupted() {
     let mut socket = Watched::new(Bytes::new(), Tireless::default(), Rc::default());
     let moving = async {
