@@ -52,6 +52,7 @@ def starting(folder: Path, *flags: str) -> Iterator[Starting]:
     """A server of the models in `folder`; yields as soon as its Unix socket answers."""
     sockets = Path(tempfile.mkdtemp(prefix="mlserve-"))
     uds, ready_file = sockets / "s", sockets / "ready.json"
+    ready_file.write_text("what an earlier server has left")
     ports = [part for name in ("http", "grpc", "metrics") for part in (f"--{name}-port", "0")]
     command = [sys.executable, "-m", "mlserve", "serve", str(folder), *ports, "--uds", str(uds)]
     process = subprocess.Popen(

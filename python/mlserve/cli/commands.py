@@ -94,7 +94,7 @@ def infer(
     output: str,
     out: Path | None,
 ) -> None:
-    r"""Send one request to MODEL and print the answer.
+    """Send one request to MODEL and print the answer.
 
     FILE is "-" for JSON from standard input, a .npz file with one array per input, or JSON:
 
@@ -102,7 +102,7 @@ def infer(
       {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}
       {"x": [[1, 2]]}
       [[1, 2]]                     for a model with a single input
-    """
+    """  # noqa: D301 -- the character that click takes for "as it stands"
     from mlserve.cli.infer import answer_text, ask, write_npz  # noqa: PLC0415 -- numpy and the client cost 0.2 s
 
     if output == "npz" and out is None:

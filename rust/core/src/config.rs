@@ -392,6 +392,10 @@ impl Settings {
             let allowed = "a list only with server.model_control_mode = \"explicit\"; the other modes load every model";
             return Err(invalid("server.load_models", format!("{:?}", self.server.load_models), allowed));
         }
+        if let (false, Some(file)) = (self.log.access_log, &self.log.access_log_file) {
+            let allowed = "a file only with log.access_log = true";
+            return Err(invalid("log.access_log_file", file.display(), allowed));
+        }
         let roots = self.server.trusted_roots.split(',').map(str::trim).filter(|folder| !folder.is_empty());
         if let Some(folder) = roots.into_iter().find(|folder| !folder.starts_with('/')) {
             return Err(invalid(
@@ -498,6 +502,17 @@ mod tests {
         for bad in ["app.example", "https://", "https://app.example/", "ftp://app.example"] {
             assert!(with_origins(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_access_log_has_a_file_only_if_it_is_on() {
+        let with = |access_log| {
+            let log = LogSettings { access_log, access_log_file: Some("a.log".into()), ..LogSettings::default() };
+            Settings { log, ..Settings::default() }.validate()
+        };
+        assert_eq!(with(true), Ok(()));
+        let text = with(false).expect_err("ignored otherwise").to_string();
+        assert!(text.starts_with("log.access_log_file = a.log: allowed is a file only with"), "{text}");
     }
 
     #[test]

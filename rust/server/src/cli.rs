@@ -197,6 +197,10 @@ fn serve(settings: Settings, sources: &Sources) -> Result<(), String> {
         tracing::info!(?variables, "variables that Kubernetes sets beside a Service are no settings");
     }
     let ready_file = settings.server.ready_file.clone();
+    if let Some(path) = &ready_file {
+        // What an earlier server has left would tell its addresses until this one is ready.
+        server::forget_ready_file(path)?;
+    }
     // The main thread's, one for each loop, and one for all other threads.
     mlserve_ort::share_heaps(settings.server.event_loops.max(resources::cores()) + 2);
     let signals = Signals::catch(settings.log.access_log_file.is_some())

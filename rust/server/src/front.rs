@@ -42,7 +42,8 @@ pub(crate) async fn wait_for_the_end(
         return;
     }
     process.status.advance(Phase::Notice);
-    tracing::info!(connections = acceptor.connections(), "told to stop: not ready any more, still accepting");
+    let accepts = if *asked.borrow() == Stop::Notice { "still accepting" } else { "accepting no more" };
+    tracing::info!(connections = acceptor.connections(), "told to stop: not ready any more, {accepts}");
     let notice = Duration::from_millis(settings.drain_notice_ms);
     // Whoever asks again does not want to wait for balancers to notice.
     drop(tokio::time::timeout(notice, at_least(&mut asked, Stop::Drain)).await);

@@ -198,6 +198,16 @@ pub fn write_ready_file(path: &Path, addresses: &Addresses) -> Result<(), String
     std::fs::rename(&partial, path).map_err(text)
 }
 
+/// Removes what an earlier server has written there.
+///
+/// **Errors:** a text that names the file.
+pub fn forget_ready_file(path: &Path) -> Result<(), String> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),
+        _ => Ok(()),
+    }
+}
+
 /// Whether nothing can be served: there are models, and every one has failed.
 pub fn has_failed(reports: &[LoadReport]) -> bool {
     !reports.is_empty() && reports.iter().all(|report| report.result.is_err())
