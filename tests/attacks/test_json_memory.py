@@ -172,7 +172,7 @@ def test_a_text_takes_little_beside_what_the_runtime_makes_of_it(make_field: Mak
     size = field.scale.pick(12 << 20, 48 << 20)
     texts = WAYS[way](size)
     figures = field.attack(f"texts: {way}", texts, allowed={"ok"}, cpu_slack_s=10)
-    limit = figures.tally.declared_bytes + 2 * len(texts.body) + (12 << 20)
+    limit = figures.tally.declared_bytes + 2 * len(texts.body) + (8 << 20)
     assert figures.peak_bytes <= limit, f"{figures.peak_bytes / 1e6:.0f} MB more, at most {limit / 1e6:.0f}"
 
 
