@@ -10,7 +10,7 @@
 use std::alloc::{Layout, alloc, dealloc};
 use std::cell::Cell;
 use std::ffi::c_void;
-use std::mem::{align_of, size_of, transmute};
+use std::mem::{size_of, transmute};
 use std::ptr;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 
@@ -153,7 +153,7 @@ impl Allocator {
     fn has_room(&self, size: usize) -> bool {
         let small = small_in_use();
         let after = size.saturating_add(BESIDE_BYTES).saturating_add(small);
-        if after.saturating_add(LARGE.load(Ordering::Relaxed).max(0).cast_unsigned()) > self.limit {
+        if after.saturating_add(large_in_use()) > self.limit {
             return false;
         }
         // The arena keeps to the limit by itself.
@@ -164,17 +164,14 @@ impl Allocator {
     }
 
     /// Lets the arena give back what it keeps for later, if there is no room for that beside small tensors.
-    #[cold]
     fn keep_within_limit(&self) {
-        let held = self.behind.held_bytes();
-        let used = LARGE.load(Ordering::Relaxed).max(0).cast_unsigned();
-        let is_kept_for_later = held > used.saturating_add(SMALL_BYTES);
-        if is_kept_for_later && small_in_use().saturating_add(held) > self.limit {
+        let mut held = self.behind.held_bytes();
+        let keeps_for_later = held > large_in_use().saturating_add(SMALL_BYTES);
+        if keeps_for_later && small_in_use().saturating_add(held) > self.limit {
             self.behind.give_back();
-            self.held.store(self.behind.held_bytes(), Ordering::Relaxed);
-        } else {
-            self.held.store(held, Ordering::Relaxed);
+            held = self.behind.held_bytes();
         }
+        self.held.store(held, Ordering::Relaxed);
     }
 
     /// Throws what the arena throws when it is asked for more than it may have. [`crate::fault`] reads how much it was.
@@ -187,7 +184,12 @@ impl Allocator {
 
 /// Bytes of tensors in use, less what threads have not told: at most 64 KiB each.
 pub(crate) fn bytes_in_use() -> usize {
-    SMALL.load(Ordering::Relaxed).saturating_add(LARGE.load(Ordering::Relaxed)).max(0).cast_unsigned()
+    SMALL.load(Ordering::Relaxed).max(0).cast_unsigned() + large_in_use()
+}
+
+/// Bytes of large tensors.
+fn large_in_use() -> usize {
+    LARGE.load(Ordering::Relaxed).max(0).cast_unsigned()
 }
 
 /// Bytes of small tensors, as far as this thread knows.
@@ -222,7 +224,7 @@ fn small_layout(size: usize) -> Option<Layout> {
     if size > SMALL_BYTES {
         return None;
     }
-    Layout::from_size_align(size + ALIGNMENT + BEHIND, size_of::<Header>().max(align_of::<Header>())).ok()
+    Layout::from_size_align(size + ALIGNMENT + BEHIND, size_of::<Header>()).ok()
 }
 
 #[allow(clippy::cast_ptr_alignment, reason = "a tensor is aligned to four headers")]
