@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 
 use ort_sys::{OrtAllocator, OrtMemoryInfo};
 
-/// Larger tensors are few, and worth keeping for later.
-const SMALL_BYTES: usize = 1 << 20;
+/// Larger tensors are few. What lies free at the ends of heaps the C allocator keeps, in a process that is not ours.
+const SMALL_BYTES: usize = 64 << 10;
 /// What kernels expect of a tensor's address, and the room before it that says what it is.
 const ALIGNMENT: usize = 64;
 /// Kernels may read so far beyond a tensor (the runtime's own allocator leaves 30 bytes for them on ARM).

@@ -19,10 +19,17 @@ use crate::body::Pace;
 /// kernel takes and gives megabytes at once, as long as the peer keeps up.
 const TURN_BYTES: usize = 256 << 10;
 
+/// The same where the bytes cost more than others: hyper looks at each digit of a chunk's size by itself, 35 ns each.
+const TURN: Duration = Duration::from_micros(100);
+
+/// Reads below this are not timed, and what costs much is read in such portions.
+const LEAST_PORTION: usize = 4 << 10;
+
 /// What is known of a socket without asking it; shared with whoever watches over its connection.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     reads: Cell<u64>,
+    polls: Cell<u64>,
     lag: Cell<Option<Lag>>,
     is_asked_to_leave: Cell<bool>,
     /// Of the connection's task.
@@ -55,6 +62,7 @@ impl Meter {
             if self.waker.borrow().is_none() {
                 self.waker.replace(Some(cx.waker().clone()));
             }
+            self.polls.set(self.polls.get().wrapping_add(1));
             connection.as_mut().poll(cx)
         })
         .await
@@ -108,12 +116,24 @@ pub(crate) struct Watched<S> {
     meter: Rc<Meter>,
     /// Bytes read and written since others had their turn.
     moved: usize,
+    /// Bytes to read at once, at most.
+    portion: usize,
+    last_read: Option<LargeRead>,
+}
+
+/// A read whose bytes may be costly.
+#[derive(Clone, Copy, Debug)]
+struct LargeRead {
+    bytes: usize,
+    ended_at: Instant,
+    /// The connection's task was polled so often before.
+    poll: u64,
 }
 
 impl<S> Watched<S> {
     /// A socket of which `head` has been read already, and what notes about it.
     pub(crate) fn new(head: Bytes, socket: S, meter: Rc<Meter>) -> Self {
-        Self { head, socket, meter, moved: 0 }
+        Self { head, socket, meter, moved: 0, portion: TURN_BYTES, last_read: None }
     }
 
     /// What is known of it, also after it has been given away.
@@ -123,12 +143,30 @@ impl<S> Watched<S> {
 
     /// Gives the others a turn, now and then.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.moved < TURN_BYTES {
+        let was_costly = self.last_read.take().is_some_and(|read| self.was_costly(read));
+        if self.moved < TURN_BYTES && !was_costly {
             return Poll::Ready(());
         }
         self.moved = 0;
         give_turn(cx);
         Poll::Pending
+    }
+
+    /// Whether what the last read brought has taken a turn; less or more is read from now on.
+    fn was_costly(&mut self, read: LargeRead) -> bool {
+        // Between two polls others have had their turn, and the time is not the bytes'.
+        let is_costly = read.poll == self.meter.polls.get() && read.ended_at.elapsed() > TURN;
+        let portion = if is_costly { read.bytes / 2 } else { self.portion * 2 };
+        self.portion = portion.clamp(LEAST_PORTION, TURN_BYTES);
+        is_costly
+    }
+
+    fn note_read(&mut self, bytes: usize) {
+        self.meter.note_read();
+        self.moved += bytes;
+        if bytes >= LEAST_PORTION {
+            self.last_read = Some(LargeRead { bytes, ended_at: Instant::now(), poll: self.meter.polls.get() });
+        }
     }
 
     fn note_write(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -176,13 +214,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             return Poll::Ready(Ok(()));
         }
         ready!(self.poll_turn(cx));
+        let this = &mut *self;
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
-        if read.is_ready() {
-            self.meter.note_read();
-            self.moved += buffer.filled().len() - before;
+        if buffer.remaining() <= this.portion {
+            ready!(Pin::new(&mut this.socket).poll_read(cx, buffer))?;
+        } else {
+            let mut portion = ReadBuf::new(buffer.initialize_unfilled_to(this.portion));
+            ready!(Pin::new(&mut this.socket).poll_read(cx, &mut portion))?;
+            let count = portion.filled().len();
+            buffer.advance(count);
         }
-        read
+        this.note_read(buffer.filled().len() - before);
+        Poll::Ready(Ok(()))
     }
 }
 

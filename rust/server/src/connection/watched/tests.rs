@@ -112,6 +112,36 @@ async fn whoever_moves_much_lets_others_have_their_turn() {
 }
 
 #[tokio::test]
+async fn whoever_takes_long_over_what_it_reads_lets_others_have_their_turn() {
+    let mut socket = Watched::new(Bytes::new(), Tireless::default(), Rc::default());
+    let mut piece = vec![0; TURN_BYTES];
+    let mut counts = Vec::new();
+    let reading = async {
+        for _ in 0..16 {
+            counts.push(socket.read(&mut piece).await.expect("open"));
+            std::thread::sleep(2 * TURN);
+        }
+    };
+    assert_eq!(turns_beside(reading).await, 15, "read in one go");
+    assert!(counts.is_sorted_by(|one, next| one >= next), "{counts:?}");
+    assert_eq!(counts.last(), Some(&LEAST_PORTION), "at once");
+}
+
+#[tokio::test]
+async fn what_is_done_between_polls_is_not_taken_for_the_cost_of_bytes() {
+    let mut socket = Watched::new(Bytes::new(), Tireless::default(), Rc::default());
+    let meter = Rc::clone(socket.meter());
+    let mut piece = vec![0; TURN_BYTES / 2];
+    let reading = meter.accompany(async {
+        for _ in 0..16 {
+            assert_eq!(socket.read(&mut piece).await.expect("open"), TURN_BYTES / 2);
+            tokio::time::sleep(2 * TURN).await;
+        }
+    });
+    reading.await;
+}
+
+#[tokio::test]
 async fn a_large_slice_behind_an_empty_one_is_written() {
     let mut socket = Watched::new(Bytes::new(), Tireless::default(), Rc::default());
     let large = vec![0; TURN_BYTES + 1];
