@@ -39,10 +39,15 @@ class Http2Answer:
     """What has come on one stream so far."""
 
     headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    pieces: list[bytes] = field(default_factory=list)
     trailers: dict[str, str] = field(default_factory=dict)
     has_ended: bool = False
     reset: int | None = None
+
+    @property
+    def body(self) -> bytes:
+        """What has come of the body."""
+        return b"".join(self.pieces)
 
     @property
     def grpc_status(self) -> int | None:
@@ -62,10 +67,10 @@ class Http2Answer:
 
     def messages(self) -> list[bytes]:
         """The messages of a gRPC answer, without their prefixes."""
-        found, at = [], 0
-        while at < len(self.body):
-            length = int.from_bytes(self.body[at + 1 : at + 5], "big")
-            found.append(self.body[at + 5 : at + 5 + length])
+        body, found, at = self.body, [], 0
+        while at < len(body):
+            length = int.from_bytes(body[at + 1 : at + 5], "big")
+            found.append(body[at + 5 : at + 5 + length])
             at += 5 + length
         return found
 
@@ -170,7 +175,7 @@ class Http2Connection:
         if kind == PING and not flags:
             self.socket.sendall(frame[:4] + b"\1" + frame[5:])
         elif kind == DATA:
-            found.body += payload
+            found.pieces.append(payload)
             self._give_window(frame[5:9], len(payload))
         elif kind == HEADERS:
             fields = _texts(self.h2.decoder.decode(payload))
@@ -212,7 +217,7 @@ class Http2Connection:
         elif isinstance(event, h2.events.TrailersReceived):
             found.trailers = _texts(event.headers)
         elif isinstance(event, h2.events.DataReceived):
-            found.body += event.data
+            found.pieces.append(event.data)
             if event.flow_controlled_length:
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.StreamEnded):

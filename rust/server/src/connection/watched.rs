@@ -143,8 +143,7 @@ impl<S> Watched<S> {
 
     /// Gives the others a turn, now and then.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let was_costly = self.last_read.take().is_some_and(|read| self.was_costly(read));
-        if self.moved < TURN_BYTES && !was_costly {
+        if self.moved < TURN_BYTES {
             return Poll::Ready(());
         }
         self.moved = 0;
@@ -183,6 +182,8 @@ impl<S> Watched<S> {
         }
         if let Poll::Ready(Ok(count)) = written {
             self.moved += count;
+            // What was read is done with, and may have been run meanwhile.
+            self.last_read = None;
         }
         written
     }
@@ -213,8 +214,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             self.head.advance(taken);
             return Poll::Ready(Ok(()));
         }
-        ready!(self.poll_turn(cx));
         let this = &mut *self;
+        if this.last_read.take().is_some_and(|read| this.was_costly(read)) {
+            this.moved = TURN_BYTES;
+        }
+        ready!(this.poll_turn(cx));
         let before = buffer.filled().len();
         if buffer.remaining() <= this.portion {
             ready!(Pin::new(&mut this.socket).poll_read(cx, buffer))?;

@@ -142,6 +142,20 @@ async fn what_is_done_between_polls_is_not_taken_for_the_cost_of_bytes() {
 }
 
 #[tokio::test]
+async fn a_run_before_the_answer_is_not_taken_for_the_cost_of_bytes() {
+    let mut socket = Watched::new(Bytes::new(), Tireless::default(), Rc::default());
+    let mut piece = vec![0; 2 * LEAST_PORTION];
+    let answering = async {
+        for _ in 0..16 {
+            socket.read_exact(&mut piece).await.expect("open");
+            std::thread::sleep(2 * TURN);
+            socket.write_all(b"answer").await.expect("open");
+        }
+    };
+    assert_eq!(turns_beside(answering).await, 0);
+}
+
+#[tokio::test]
 async fn a_large_slice_behind_an_empty_one_is_written() {
     let mut socket = Watched::new(Bytes::new(), Tireless::default(), Rc::default());
     let large = vec![0; TURN_BYTES + 1];
