@@ -165,6 +165,18 @@ impl Request {
         self.options.get_or_insert_default()
     }
 
+    /// Whether checking it takes long: it has large tensors whose elements are to be looked at one by one.
+    pub fn has_to_be_walked(&self) -> bool {
+        self.inputs.iter().any(|input| input.data.has_to_be_walked(input.datatype))
+    }
+
+    /// The request with the elements of such tensors looked at. To be called where it holds up nobody.
+    #[must_use]
+    pub fn walked(mut self) -> Self {
+        self.inputs.iter_mut().for_each(|input| input.data.walk(input.datatype));
+        self
+    }
+
     /// The sequence that it belongs to; empty if there is none.
     pub fn routing_key(&self) -> &str {
         self.options.as_ref().map_or("", |options| &options.routing_key)

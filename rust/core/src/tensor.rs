@@ -178,21 +178,26 @@ pub fn are_bools(bytes: &[u8]) -> bool {
     bytes.chunks(BLOCK).all(|block| block.iter().fold(0, |bits, byte| bits | byte) <= 1)
 }
 
+/// Tensors below this size are walked where they are checked.
+const WALKED_EARLY_BYTES: usize = 64 << 10;
+
 /// The bytes of one tensor, in the pieces they arrived in.
 #[derive(Clone, Debug, Default)]
 pub struct TensorBytes {
     first: Bytes,
     rest: Vec<Bytes>,
+    walked: Option<Box<Walked>>,
 }
 
 impl TensorBytes {
     /// Nothing yet.
     pub const fn new() -> Self {
-        Self { first: Bytes::new(), rest: Vec::new() }
+        Self { first: Bytes::new(), rest: Vec::new(), walked: None }
     }
 
     /// Appends a piece; empty ones vanish.
     pub fn push(&mut self, piece: Bytes) {
+        self.walked = None;
         if self.first.is_empty() {
             self.first = piece;
         } else if !piece.is_empty() {
@@ -236,11 +241,85 @@ impl TensorBytes {
         self.append_to(&mut buffer);
         buffer.into()
     }
+
+    /// Whether this is a large BYTES or BOOL tensor that has not been looked at.
+    pub fn has_to_be_walked(&self, datatype: DataType) -> bool {
+        let is_walked = self.walked.is_some() || !matches!(datatype, DataType::Bytes | DataType::Bool);
+        !is_walked && self.len() >= WALKED_EARLY_BYTES
+    }
+
+    /// Looks at all elements of such a tensor, so that [`Self::texts`] and [`Self::bad_bool`] cost nothing afterwards.
+    pub fn walk(&mut self, datatype: DataType) {
+        if !self.has_to_be_walked(datatype) {
+            return;
+        }
+        let walked = match datatype {
+            DataType::Bytes => Walked::Texts(self.texts()),
+            DataType::Bool => Walked::Bools(self.bad_bool()),
+            _ => return,
+        };
+        self.walked = Some(Box::new(walked));
+    }
+
+    /// The elements of a BYTES tensor. **Cost:** one pass and, unless they are in one piece, one copy.
+    ///
+    /// **Errors:** at the first length that does not fit; the text names the element.
+    pub fn texts(&mut self) -> Result<Texts> {
+        if let Some(Walked::Texts(texts)) = self.walked.as_deref() {
+            return texts.clone();
+        }
+        if !self.rest.is_empty() {
+            *self = self.to_contiguous().into();
+        }
+        Texts::of(&self.first)
+    }
+
+    /// The first element of a BOOL tensor that is neither 0 nor 1: where it is, and what. **Cost:** one pass.
+    pub fn bad_bool(&self) -> Option<(usize, u8)> {
+        if let Some(&Walked::Bools(bad)) = self.walked.as_deref() {
+            return bad;
+        }
+        if self.pieces().all(|piece| are_bools(piece)) {
+            return None;
+        }
+        self.pieces().flat_map(|piece| piece.iter().copied()).enumerate().find(|&(_, byte)| byte > 1)
+    }
+}
+
+/// What was found in a tensor.
+#[derive(Clone, Debug)]
+enum Walked {
+    Texts(Result<Texts>),
+    Bools(Option<(usize, u8)>),
+}
+
+/// What is known of the elements of a BYTES tensor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Texts {
+    /// How many.
+    pub count: usize,
+    /// Bytes of the longest.
+    pub longest: usize,
+    /// The index of the first that is as long.
+    pub longest_at: usize,
+}
+
+impl Texts {
+    fn of(wire: &[u8]) -> Result<Self> {
+        BytesElements::new(wire).try_fold(Self::default(), |mut texts, element| {
+            let len = element?.len();
+            if len > texts.longest {
+                (texts.longest, texts.longest_at) = (len, texts.count);
+            }
+            texts.count += 1;
+            Ok(texts)
+        })
+    }
 }
 
 impl From<Bytes> for TensorBytes {
     fn from(first: Bytes) -> Self {
-        Self { first, rest: Vec::new() }
+        Self { first, rest: Vec::new(), walked: None }
     }
 }
 
@@ -328,6 +407,35 @@ mod tests {
                 bytes[index] = right;
             }
         }
+    }
+
+    #[test]
+    fn what_is_walked_early_is_what_is_found_later() {
+        let text = b"\x03\0\0\0abc\0\0\0\0";
+        let sound = text.repeat(10_000);
+        let broken = [&sound[..], b"\x09\0\0\0abc"].concat();
+        for wire in [sound, broken] {
+            for size in [7, wire.len()] {
+                let mut tensor = TensorBytes::new();
+                wire.chunks(size).for_each(|piece| tensor.push(Bytes::copy_from_slice(piece)));
+                let mut walked = tensor.clone();
+                assert!(tensor.has_to_be_walked(DataType::Bytes));
+                walked.walk(DataType::Bytes);
+                assert!(!walked.has_to_be_walked(DataType::Bytes));
+                let texts = walked.texts();
+                assert_eq!(texts, tensor.texts());
+                assert!(texts.is_err() || texts == Ok(Texts { count: 20_000, longest: 3, longest_at: 0 }));
+                walked.push(Bytes::from_static(b"\x05\0\0\0later"));
+                assert!(walked.has_to_be_walked(DataType::Bytes), "what is new is looked at, too");
+            }
+        }
+        let mut bools = TensorBytes::from(vec![1; 100_000]);
+        bools.push(Bytes::from_static(b"\0\x02\x03"));
+        let found = bools.bad_bool();
+        bools.walk(DataType::Bool);
+        assert_eq!((bools.bad_bool(), found), (Some((100_001, 2)), found));
+        bools.walk(DataType::Fp32);
+        assert!(!bools.has_to_be_walked(DataType::Fp32), "nothing is said about single numbers");
     }
 
     #[test]

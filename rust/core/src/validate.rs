@@ -16,9 +16,7 @@ use crate::error::{Error, Result, quoted};
 use crate::failpoint;
 use crate::model::{ModelSpec, TensorSpec};
 use crate::request::{Input, Request, Text};
-use crate::tensor::{
-    BytesElements, DataType, Shape, ShapeText, TensorBytes, are_bools, byte_count, element_count, text_object_bytes,
-};
+use crate::tensor::{DataType, Shape, ShapeText, TensorBytes, Texts, byte_count, element_count, text_object_bytes};
 
 /// One input, checked, in the model's order.
 #[derive(Debug)]
@@ -90,11 +88,6 @@ pub fn validate(request: &mut Request, spec: &ModelSpec, limits: TensorLimits) -
                 .position(|input| *input.name == *expected.name)
                 .ok_or_else(|| wrong_inputs(request, spec))?,
         };
-        if expected.datatype == DataType::Bytes {
-            // Elements may lie across pieces; they are walked here and again when rows are cut.
-            let data = &mut request.inputs[found].data;
-            *data = data.to_contiguous().into();
-        }
         check_input(request, found, expected, spec, limits)?;
         let input = &mut request.inputs[found];
         bytes = bytes.saturating_add(input.data.len());
@@ -115,7 +108,7 @@ pub fn validate(request: &mut Request, spec: &ModelSpec, limits: TensorLimits) -
 }
 
 fn check_input(
-    request: &Request,
+    request: &mut Request,
     index: usize,
     expected: &TensorSpec,
     spec: &ModelSpec,
@@ -144,7 +137,10 @@ fn check_input(
         ));
     }
     match input.datatype {
-        DataType::Bytes => check_bytes_elements(request, input, spec, limits),
+        DataType::Bytes => {
+            let texts = request.inputs[index].data.texts();
+            check_texts(request, &request.inputs[index], texts, spec, limits)
+        }
         DataType::Bool => check_byte_count(request, input, spec).and_then(|()| check_bools(request, input, spec)),
         _ => check_byte_count(request, input, spec),
     }
@@ -174,11 +170,7 @@ fn check_byte_count(request: &Request, input: &Input, spec: &ModelSpec) -> Resul
 }
 
 fn check_bools(request: &Request, input: &Input, spec: &ModelSpec) -> Result<()> {
-    if input.data.pieces().all(|piece| are_bools(piece)) {
-        return Ok(());
-    }
-    let bad = input.data.pieces().flat_map(|piece| piece.iter()).enumerate().find(|&(_, &byte)| byte > 1);
-    let Some((index, byte)) = bad else { return Ok(()) };
+    let Some((index, byte)) = input.data.bad_bool() else { return Ok(()) };
     Err(tagged(
         &request.id,
         format_args!(
@@ -188,26 +180,24 @@ fn check_bools(request: &Request, input: &Input, spec: &ModelSpec) -> Result<()>
     ))
 }
 
-fn check_bytes_elements(request: &Request, input: &Input, spec: &ModelSpec, limits: TensorLimits) -> Result<()> {
+fn check_texts(
+    request: &Request,
+    input: &Input,
+    texts: Result<Texts>,
+    spec: &ModelSpec,
+    limits: TensorLimits,
+) -> Result<()> {
     let Some(expected) = element_count(&input.shape) else {
         return Err(too_many_elements(request, input, spec));
     };
-    let wire = input.data.as_contiguous().map_or(&[][..], |bytes| bytes);
-    let mut count = 0_usize;
-    for element in BytesElements::new(wire) {
-        let element = element.map_err(|error| {
-            tagged(&request.id, format_args!("input '{}' for model '{}': {error}", input.name, spec.name))
-        })?;
-        if element.len() > limits.max_string_bytes {
-            return Err(Error::too_large(format!(
-                "element {count} of input '{}' for model '{}' has {} bytes; at most {} are allowed",
-                input.name,
-                spec.name,
-                element.len(),
-                limits.max_string_bytes
-            )));
-        }
-        count += 1;
+    let Texts { count, longest, longest_at } = texts.map_err(|error| {
+        tagged(&request.id, format_args!("input '{}' for model '{}': {error}", input.name, spec.name))
+    })?;
+    if longest > limits.max_string_bytes {
+        return Err(Error::too_large(format!(
+            "element {longest_at} of input '{}' for model '{}' has {longest} bytes; at most {} are allowed",
+            input.name, spec.name, limits.max_string_bytes
+        )));
     }
     if count == expected {
         return Ok(());

@@ -82,7 +82,8 @@ pub(super) fn decode(
         Ok(()) => {
             request.model_name = draft.model_name;
             request.id = draft.id;
-            Ok(Decoded { request, shared: draft.shared })
+            // Messages with large tensors are decoded off the loop.
+            Ok(Decoded { request: request.walked(), shared: draft.shared })
         }
         Err(error) => Err(Refused { error, id: draft.id }),
     }

@@ -64,6 +64,9 @@ pub(super) async fn infer(
     if let Some(shared) = shared {
         (inference, destinations) = attach(context.process(), shared, inference).await?;
     }
+    if inference.has_to_be_walked() {
+        inference = off_loop(context.process(), move || inference.walked()).await?;
+    }
     let (reply, answer) = HttpReply::new(Manner {
         wants,
         destinations,

@@ -93,7 +93,7 @@ fn read(mut request: Request, inputs: &[(usize, Window)]) -> Result<Request> {
         let Some(input) = request.inputs.get_mut(*index) else { continue };
         input.data = window.read().map_err(|fault| failed("input", &input.name, "read", fault.text()))?.into();
     }
-    Ok(request)
+    Ok(request.walked())
 }
 
 /// Where the outputs of one request are to go.

@@ -59,6 +59,23 @@ fn raw(request: &Request, index: usize) -> Vec<u8> {
     request.inputs[index].data.to_contiguous().to_vec()
 }
 
+#[test]
+fn large_texts_are_looked_at_while_their_message_is_decoded() {
+    let texts = vec![b"sixteen letters.".to_vec(); 5_000];
+    let wire: Vec<u8> = texts.iter().flat_map(|text| [&16_u32.to_le_bytes()[..], text].concat()).collect();
+    let contents = InferTensorContents { bytes_contents: texts, ..InferTensorContents::default() };
+    let typed = typed("BYTES", &[1, 5_000], contents);
+    let raw = ModelInferRequest {
+        inputs: vec![input("x", "BYTES", &[1, 5_000])],
+        raw_input_contents: vec![wire],
+        ..ModelInferRequest::default()
+    };
+    for request in [typed, raw] {
+        let request = decoded(&request.encode_to_vec()).expect("valid");
+        assert!(!request.has_to_be_walked(), "left to the loop");
+    }
+}
+
 /// `tiny`, id `q`, one FP32 input of [1, 2], raw contents.
 const BY_HAND: &[u8] = b"\x0a\x04tiny\x12\x017\x1a\x01q\
     \x2a\x0d\x0a\x01x\x12\x04FP32\x1a\x02\x01\x02\
