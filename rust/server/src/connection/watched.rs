@@ -19,8 +19,9 @@ use crate::body::Pace;
 /// kernel takes and gives megabytes at once, as long as the peer keeps up.
 const TURN_BYTES: usize = 256 << 10;
 
-/// The same where the bytes cost more than others: hyper looks at each digit of a chunk's size by itself, 35 ns each.
-const TURN: Duration = Duration::from_micros(100);
+/// The same where the bytes cost more than others: hyper looks at each digit of a chunk's size by itself, 35 ns each. More
+/// than a full window of small requests takes, which are to go on together.
+const TURN: Duration = Duration::from_micros(500);
 
 /// Reads below this are not timed, and what costs much is read in such portions.
 const LEAST_PORTION: usize = 4 << 10;
