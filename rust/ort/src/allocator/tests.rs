@@ -84,7 +84,7 @@ fn limited(arena: &'static Arena, limit: usize) -> *mut OrtAllocator {
 fn small_tensors_are_aligned_apart_and_not_of_the_arena() {
     let arena = arena();
     let allocator = before(arena);
-    let sizes = [1, 3, 15, 16, 63, 64, 65, 1_000, 4_096, 65_537, SMALL_BYTES];
+    let sizes = [1, 3, 15, 16, 63, 64, 65, 1_000, 4_096, 32_769, SMALL_BYTES];
     // SAFETY: the allocator is alive; each tensor is written within its size, and freed once.
     unsafe {
         let tensors = sizes.map(|size| {
@@ -176,7 +176,7 @@ fn what_the_arena_keeps_for_later_makes_room_for_small_tensors() {
         arena.kept.store(60 << 20, Ordering::Relaxed);
         let large = allocate(allocator, LARGE);
         assert_eq!(arena.kept.load(Ordering::Relaxed), 60 << 20, "there is room for both");
-        let small: Vec<_> = (0..8).map(|_| allocate(allocator, SMALL_BYTES)).collect();
+        let small: Vec<_> = (0..128).map(|_| allocate(allocator, SMALL_BYTES)).collect();
         assert_eq!(arena.kept.load(Ordering::Relaxed), 0);
         for tensor in small.into_iter().chain([large]) {
             assert!(!tensor.is_null());
