@@ -170,11 +170,9 @@ impl Request {
         self.inputs.iter().any(|input| input.data.has_to_be_walked(input.datatype))
     }
 
-    /// The request with the elements of such tensors looked at. To be called where it holds up nobody.
-    #[must_use]
-    pub fn walked(mut self) -> Self {
+    /// Looks at the elements of such tensors. To be called where it holds up nobody.
+    pub fn walk(&mut self) {
         self.inputs.iter_mut().for_each(|input| input.data.walk(input.datatype));
-        self
     }
 
     /// The sequence that it belongs to; empty if there is none.

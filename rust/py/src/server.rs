@@ -106,9 +106,11 @@ impl Server {
     ) -> PyResult<(String, String, Vec<PyOutput<'py>>, Bound<'py, PyDict>)> {
         let server = self.life.running()?;
         let deadline = timeout_us.map(|timeout_us| server.process().clock.now() + Duration::from_micros(timeout_us));
-        let request = request(model, version, inputs, outputs, parameters.into_iter().collect(), deadline)
+        let mut request = request(model, version, inputs, outputs, parameters.into_iter().collect(), deadline)
             .map_err(|error| to_python(py, &error))?;
-        let request = if request.has_to_be_walked() { released(py, || request.walked()) } else { request };
+        if request.has_to_be_walked() {
+            released(py, || request.walk());
+        }
         let (reply, answer, caller) = ChannelReply::new();
         server.submit(Box::new(request), Box::new(reply));
         // Nothing comes if the server has ended and dropped the request.

@@ -83,7 +83,8 @@ pub(super) fn decode(
             request.model_name = draft.model_name;
             request.id = draft.id;
             // Messages with large tensors are decoded off the loop.
-            Ok(Decoded { request: request.walked(), shared: draft.shared })
+            request.walk();
+            Ok(Decoded { request, shared: draft.shared })
         }
         Err(error) => Err(Refused { error, id: draft.id }),
     }

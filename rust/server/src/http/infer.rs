@@ -65,7 +65,11 @@ pub(super) async fn infer(
         (inference, destinations) = attach(context.process(), shared, inference).await?;
     }
     if inference.has_to_be_walked() {
-        inference = off_loop(context.process(), move || inference.walked()).await?;
+        let work = move || {
+            inference.walk();
+            inference
+        };
+        inference = off_loop(context.process(), work).await?;
     }
     let (reply, answer) = HttpReply::new(Manner {
         wants,

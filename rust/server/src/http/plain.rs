@@ -176,7 +176,7 @@ impl Job {
         let spent = held.saturating_sub(text_bytes(&asked.request));
         reservation.shrink_to(reservation.units().saturating_sub(spent));
         asked.request.reservation = Some(reservation);
-        asked.request = asked.request.walked();
+        asked.request.walk();
         Ok(asked)
     }
 }

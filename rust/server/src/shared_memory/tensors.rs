@@ -93,7 +93,8 @@ fn read(mut request: Request, inputs: &[(usize, Window)]) -> Result<Request> {
         let Some(input) = request.inputs.get_mut(*index) else { continue };
         input.data = window.read().map_err(|fault| failed("input", &input.name, "read", fault.text()))?.into();
     }
-    Ok(request.walked())
+    request.walk();
+    Ok(request)
 }
 
 /// Where the outputs of one request are to go.
