@@ -29,9 +29,6 @@ const FAILED: i32 = 1;
 const BANNER_PARTS: usize = 2;
 /// How long the end waits for a reader of what was said at the start.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
-/// Heaps of the C allocator for threads other than loops: one for each that lives from the start on (main, log, watch,
-/// health, front), and one with which the others begin. With fewer, loops share theirs.
-const HEAPS_BESIDE_LOOPS: usize = 6;
 
 /// Runs a command; `ort_library` is where the caller found ONNX Runtime, if the settings name none.
 ///
@@ -204,7 +201,8 @@ fn serve(settings: Settings, sources: &Sources) -> Result<(), String> {
         // What an earlier server has left would tell its addresses until this one is ready.
         server::forget_ready_file(path)?;
     }
-    mlserve_ort::share_heaps(settings.server.event_loops.max(resources::cores()) + HEAPS_BESIDE_LOOPS);
+    // The main thread's, one for each loop, and one for all other threads.
+    mlserve_ort::share_heaps(settings.server.event_loops.max(resources::cores()) + 2);
     let signals = Signals::catch(settings.log.access_log_file.is_some())
         .map_err(|error| format!("signals cannot be caught: {error}"))?;
     // The access log's JSON is not mixed with words for people.
