@@ -8,7 +8,7 @@ use std::cell::Cell;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mlserve_core::error::{Error, Result};
-use mlserve_core::tensor::{BytesElements, DataType};
+use mlserve_core::tensor::{BytesElements, DataType, Texts};
 
 use super::draft::DraftOutput;
 use super::values::BASE64_KEY;
@@ -36,9 +36,8 @@ impl<'a> Elements<'a> {
             (DataType::Fp16 | DataType::Bf16, _) => return Err(not_as_json(output)),
             (_, Some(size)) => output.data.len() / size,
             (_, None) => {
-                let count = BytesElements::new(&output.data).try_fold(0, |count, element| element.map(|_| count + 1));
                 // The model's output is not the caller's fault, whatever it holds.
-                count.map_err(|error| Error::internal(error.text().to_owned()))?
+                Texts::of(&output.data).map_err(|error| Error::internal(error.text().to_owned()))?.count
             }
         };
         Ok(Self { output, count, next: Cell::new((0, 0)) })

@@ -5,7 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 use mlserve_core::error::quoted;
 use mlserve_core::model::TensorSpec;
-use mlserve_core::tensor::{BytesElements, DataType, Shape, ShapeText, byte_count, element_count};
+use mlserve_core::tensor::{DataType, Shape, ShapeText, Texts, byte_count, element_count};
 
 use super::files;
 use super::tensors::type_of;
@@ -146,8 +146,7 @@ fn check_fit(spec: &TensorSpec, input: &Input, has_rows: bool) -> Result<(), Str
 /// One row from a file. More bytes than one row takes are left aside, as Triton does.
 fn file_row(datatype: DataType, mut bytes: Vec<u8>, size: usize, elements: usize) -> Result<Vec<u8>, String> {
     if datatype == DataType::Bytes {
-        let found = BytesElements::new(&bytes).try_fold(0, |count, element| element.map(|_| count + 1));
-        let found: usize = found.map_err(|error| error.text().to_owned())?;
+        let found = Texts::of(&bytes).map_err(|error| error.text().to_owned())?.count;
         let fault = || format!("the file has {found} elements, dims ask for {elements}");
         return if found == elements { Ok(bytes) } else { Err(fault()) };
     }
